@@ -1,0 +1,20 @@
+# Stagecoach's service: API and worker. Settings at /etc/stagecoach/settings.yaml, or in the environment.
+ARG BASE=docker.io/library/python:3.11-slim
+FROM ${BASE} AS build
+WORKDIR /build
+COPY requirements.lock pyproject.toml README.md LICENSE CHANGELOG.md ./
+RUN python3 -m venv /opt/stagecoach && /opt/stagecoach/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
+COPY src src
+COPY migrations migrations
+RUN /opt/stagecoach/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
+
+FROM ${BASE}
+RUN useradd --system --uid 10001 --home-dir /var/lib/stagecoach --create-home stagecoach
+COPY --from=build /opt/stagecoach /opt/stagecoach
+ENV PATH=/opt/stagecoach/bin:$PATH STAGECOACH_SETTINGS=/etc/stagecoach/settings.yaml STAGECOACH_SERVER__HOST=0.0.0.0
+USER stagecoach
+WORKDIR /var/lib/stagecoach
+EXPOSE 8080
+HEALTHCHECK CMD ["python3", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/healthz')"]
+ENTRYPOINT ["stagecoach"]
+CMD ["serve"]
