@@ -1,0 +1,501 @@
+"""Every setting, a section per room. Settings describe; they hold no connection and never change while running.
+
+They come from one YAML file (``--settings`` or ``STAGECOACH_SETTINGS``), overlaid by the environment
+(``STAGECOACH_S3__PUBLIC_URL=…``). A secret may be given as ``secret_file:/path/of/the/secret``. The sentences under the
+fields are the manual: ``deploy/settings.example.yaml`` is made from them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError as EnvironmentNotRead
+
+from stagecoach.core.errors import SettingsError
+from stagecoach.core.parts import MAX_PART_SIZE_BYTES, MEBIBYTE, MIN_PART_SIZE_BYTES
+
+MAX_URL_TTL_SECONDS = 7 * 24 * 3600
+SECRET_FILE_PREFIX = "secret_file:"  # noqa: S105 - the mark of a reference, not a secret
+
+
+def _read_secret_file(value: object) -> object:
+    if isinstance(value, str) and value.startswith(SECRET_FILE_PREFIX):
+        path = value.removeprefix(SECRET_FILE_PREFIX)
+        try:
+            return Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"the secret file {path} cannot be read ({type(error).__name__})") from error
+    return value
+
+
+def _checked_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be an http:// or https:// URL")
+    if parts.query or parts.fragment or parts.username:
+        raise ValueError("must hold no credentials, query or fragment")
+    return value.rstrip("/")
+
+
+def _absolute(value: str) -> str:
+    if not value.startswith("/") or ".." in value.split("/") or "\0" in value or "\n" in value:
+        raise ValueError("must be an absolute path without '..'")
+    return value
+
+
+Secret = Annotated[SecretStr, BeforeValidator(_read_secret_file)]
+HttpUrlText = Annotated[str, AfterValidator(_checked_url)]
+AbsolutePath = Annotated[str, AfterValidator(_absolute)]
+
+
+class Section(BaseModel):
+    """A part of the settings: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class ServerSettings(Section):
+    """Where the API listens."""
+
+    host: str = Field("127.0.0.1", description="Address the API listens on.")
+    port: int = Field(8080, ge=1, le=65535, description="Port the API listens on.")
+    public_url: HttpUrlText | None = Field(None, description="The address users reach the API by, when it stands behind a proxy.")
+
+
+class DatabaseSettings(Section):
+    """Where transfers are remembered."""
+
+    url: Annotated[SecretStr, BeforeValidator(_read_secret_file)] = Field(
+        SecretStr("sqlite+aiosqlite:///stagecoach.db"),
+        description=(
+            "SQLAlchemy URL: postgresql+psycopg://user:password@host/name or sqlite+aiosqlite:///file. May "
+            "be a secret_file reference."
+        ),
+    )
+    pool_size: int = Field(10, ge=1, le=200, description="Connections each process keeps to PostgreSQL.")
+
+    @field_validator("url")
+    @classmethod
+    def _known_driver(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("postgresql+psycopg://", "sqlite+aiosqlite://")):
+            raise ValueError("must begin with postgresql+psycopg:// or sqlite+aiosqlite://")
+        return value
+
+
+class BucketLifecycleSettings(Section):
+    """How long the store keeps what nobody cleaned: the net under the worker's own clean-up."""
+
+    days: int = Field(
+        10,
+        ge=1,
+        le=3650,
+        description="Days until a staged object expires; the worker removes it then, the bucket's rule is the net.",
+    )
+    abort_incomplete_multipart_days: int = Field(
+        7, ge=1, le=3650, description="Days until the store aborts a multipart upload that was never completed."
+    )
+
+
+class S3Settings(Section):
+    """The S3 store that data is staged in."""
+
+    private_url: HttpUrlText = Field(
+        "http://127.0.0.1:7480",
+        description="How this service reaches the store; jobs too, unless their system has an s3_url.",
+    )
+    public_url: HttpUrlText | None = Field(None, description="How clients outside reach the same store; private_url when unset.")
+    region: str = Field("us-east-1", pattern=r"^[a-zA-Z0-9-]{1,64}$", description="Region used in signatures.")
+    access_key_id: Secret = Field(SecretStr(""), description="Access key of the service account; a value or secret_file:/path.")
+    secret_access_key: Secret = Field(
+        SecretStr(""), description="Secret key of the service account; a value or secret_file:/path."
+    )
+    tenant: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_]{1,64}$",
+        description="Ceph tenant that owns the buckets, written tenant:bucket in requests.",
+    )
+    ttl_seconds: int = Field(
+        24 * 3600,
+        alias="ttl",
+        ge=60,
+        le=MAX_URL_TTL_SECONDS,
+        description="Seconds a presigned URL given to a client lives; S3 allows seven days at most.",
+    )
+    max_part_size_bytes: int = Field(
+        1024 * MEBIBYTE,
+        alias="max_part_size",
+        ge=MIN_PART_SIZE_BYTES,
+        le=MAX_PART_SIZE_BYTES,
+        description="Largest part, in bytes, between 5 MiB and 5 GiB; with 10,000 parts it bounds the largest file.",
+    )
+    min_part_size_bytes: int = Field(
+        8 * MEBIBYTE,
+        alias="min_part_size",
+        ge=MIN_PART_SIZE_BYTES,
+        le=MAX_PART_SIZE_BYTES,
+        description=(
+            "Smallest part, in bytes, that a file is cut into; grows with the file, so that it never has more than 10,000."
+        ),
+    )
+    bucket_lifecycle_configuration: BucketLifecycleSettings = Field(
+        default_factory=BucketLifecycleSettings, description="Rules kept on every bucket, existing ones too."
+    )
+    bucket_prefix: str = Field(
+        "stagecoach-",
+        pattern=r"^([a-z0-9][a-z0-9-]{0,30})?$",
+        description="Beginning of every bucket's name; the rest is made from the user's name.",
+    )
+    cors_origins: tuple[str, ...] = Field(
+        (), description="Web origins whose pages may send parts straight to the store, e.g. https://portal.example.org."
+    )
+    request_timeout_seconds: float = Field(
+        20.0, gt=0, le=600, description="Seconds one call of this service to the store may take."
+    )
+
+    @property
+    def client_url(self) -> str:
+        """The URL that clients' presigned URLs are made for."""
+        return self.public_url or self.private_url
+
+    @property
+    def object_life_seconds(self) -> int:
+        """How long a staged object is kept."""
+        return self.bucket_lifecycle_configuration.days * 24 * 3600
+
+
+def _checked_host_key(value: str) -> str:
+    if not re.fullmatch(r"(ssh|ecdsa|sk)-[a-zA-Z0-9@.-]+ [A-Za-z0-9+/=]+( .*)?", value.strip()):
+        raise ValueError("must be a public host key like 'ssh-ed25519 AAAA…', as ssh-keyscan prints it without the host")
+    return value.strip()
+
+
+HostKey = Annotated[str, AfterValidator(_checked_host_key)]
+
+
+class CredentialsSettings(Section):
+    """How this service logs in as a user."""
+
+    key_file: AbsolutePath = Field(..., description="Private key of each user; {user} stands for the user name.")
+    certificate_file: AbsolutePath | None = Field(
+        None, description="OpenSSH certificate beside the key, where the site issues them; {user} as above."
+    )
+
+
+class ProxyJumpSettings(Section):
+    """A gateway in front of the cluster; the same credentials open it."""
+
+    host: str = Field(..., min_length=1, description="Host name of the gateway.")
+    port: int = Field(22, ge=1, le=65535, description="SSH port of the gateway.")
+    host_keys: tuple[HostKey, ...] = Field(
+        ..., min_length=1, description="Public host keys of the gateway, any of which is accepted."
+    )
+
+
+class SshSettings(Section):
+    """The way into a cluster."""
+
+    host: str = Field(..., min_length=1, description="Host name of the login node.")
+    port: int = Field(22, ge=1, le=65535, description="SSH port.")
+    host_keys: tuple[HostKey, ...] = Field(
+        ..., min_length=1, description="Public host keys, any of which is accepted; nothing else ever is."
+    )
+    proxy_jump: ProxyJumpSettings | None = Field(None, description="Gateway to go through, if any.")
+    credentials: CredentialsSettings = Field(..., description="How this service logs in as a user.")
+    max_sessions_per_user: int = Field(
+        6, ge=1, le=100, description="Commands and file sessions of one user at once; stay below sshd's MaxSessions."
+    )
+    max_connections: int = Field(100, ge=1, le=10000, description="SSH connections to this system at once, over all users.")
+    connect_timeout_seconds: float = Field(10.0, gt=0, le=300, description="Seconds to connect and log in.")
+    command_timeout_seconds: float = Field(20.0, gt=0, le=600, description="Seconds one command or file operation may take.")
+    idle_timeout_seconds: float = Field(300.0, gt=0, description="Seconds an unused connection is kept.")
+    keepalive_seconds: float = Field(
+        5.0, gt=0, le=300, description="Interval of keepalive messages; three lost ones end the connection."
+    )
+
+
+class SchedulerSettings(Section):
+    """Which scheduler carries staging jobs."""
+
+    kind: Literal["slurm", "local"] = Field(
+        "slurm", description="slurm (over SSH), or local: a child process of this service, for the embedded mode."
+    )
+    binaries: AbsolutePath | None = Field(
+        None, description="Directory of sbatch, squeue, sacct, scontrol and scancel, when not on the login node's PATH."
+    )
+    ask_as: str | None = Field(
+        None,
+        description=(
+            "User whose login is used to ask for the state of all jobs at once; unset, each owner's is used "
+            "(needed with PrivateData=jobs)."
+        ),
+    )
+    state_directory: AbsolutePath | None = Field(None, description="local only: where job states are kept.")
+
+
+class FileSystemSettings(Section):
+    """A file system that transfers may read from and write to."""
+
+    path: AbsolutePath = Field(..., description="Its root; {user} stands for the user name.")
+    data_type: Literal["users", "store", "archive", "apps", "scratch", "project"] = Field("users", description="What it is for.")
+    default_work_dir: bool = Field(False, description="Whether clients start here.")
+
+
+class SystemLimits(Section):
+    """Bounds for one system."""
+
+    max_file_size_bytes: int | None = Field(None, ge=1, description="Largest file accepted; unset, what S3 allows.")
+    max_open_transfers_per_user: int = Field(200, ge=1, description="Transfers of one user under way at once.")
+    wait_in_job_seconds: int = Field(
+        6 * 3600,
+        ge=10,
+        le=MAX_URL_TTL_SECONDS,
+        description="With wait: in_job, how long a job waits for its object before it fails.",
+    )
+    upload_seconds: int = Field(
+        7 * 24 * 3600, ge=60, description="How long a client may take to put all parts of an upload; it expires then."
+    )
+
+
+class SystemSettings(Section):
+    """A cluster (or this machine) that transfers go to and come from."""
+
+    name: str = Field(
+        ..., pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Its name in URLs: lower-case letters, digits, - and _."
+    )
+    ssh: SshSettings | None = Field(None, description="The way in; unset for a local system.")
+    scheduler: SchedulerSettings = Field(
+        default_factory=lambda: SchedulerSettings(), description="Which scheduler carries staging jobs."
+    )
+    directives: tuple[str, ...] = Field(
+        (),
+        description=(
+            "sbatch options for staging jobs, e.g. --partition=xfer or --account={account}; {account} makes "
+            "the request's account obligatory."
+        ),
+    )
+    work_directory: str = Field(
+        "{home}/.stagecoach",
+        description="Where a staging job keeps its files until it ends; {home} and {user} are filled in.",
+    )
+    file_systems: tuple[FileSystemSettings, ...] = Field(
+        ..., min_length=1, description="Where transfers may read and write; anything outside is refused."
+    )
+    wait: Literal["held", "in_job"] = Field(
+        "held",
+        description=(
+            "held: the job is submitted held and released when the object is whole; in_job: the job itself "
+            "waits, for sites that cannot release."
+        ),
+    )
+    python: str = Field("python3", pattern=r"^[A-Za-z0-9_./-]+$", description="Python (3.6 or newer) on the compute nodes.")
+    s3_url: HttpUrlText | None = Field(None, description="How this system's nodes reach the store; s3.private_url when unset.")
+    mover_concurrency: int | None = Field(
+        None, ge=1, le=64, description="Connections of one staging job to the store; unset, the mover chooses."
+    )
+    environment: dict[str, str] = Field(
+        default_factory=dict,
+        description="Variables set in staging jobs, e.g. https_proxy or SSL_CERT_FILE. Not for secrets.",
+    )
+    limits: SystemLimits = Field(default_factory=lambda: SystemLimits(), description="Bounds for this system.")
+
+    @field_validator("directives")
+    @classmethod
+    def _directives_are_options(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for directive in value:
+            if not re.fullmatch(r"-[^\s\0]+", directive):
+                raise ValueError(f"{directive!r} must be one sbatch option without spaces, like --partition=xfer")
+        return value
+
+    @field_validator("environment")
+    @classmethod
+    def _environment_names(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or "\n" in text or "\0" in text:
+                raise ValueError(f"{name!r} is not a variable that can be set")
+        return value
+
+    @model_validator(mode="after")
+    def _way_in(self) -> SystemSettings:
+        if self.scheduler.kind == "slurm" and self.ssh is None:
+            raise ValueError("scheduler kind slurm needs an ssh section")
+        if self.scheduler.kind == "local" and self.scheduler.state_directory is None:
+            raise ValueError("scheduler kind local needs scheduler.state_directory")
+        return self
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """Root patterns of all file systems."""
+        return tuple(file_system.path for file_system in self.file_systems)
+
+    @property
+    def needs_account(self) -> bool:
+        """Whether a directive has ``{account}`` in it."""
+        return any("{account}" in directive for directive in self.directives)
+
+
+class AuthSettings(Section):
+    """Whose tokens are believed."""
+
+    jwks: str = Field(
+        "jwks.json",
+        min_length=1,
+        description="Public keys of the token issuer: a file, or an https:// URL, read again when a key is unknown.",
+    )
+    issuer: str | None = Field(None, description="Required iss of tokens; unset, not checked.")
+    audience: str | None = Field(None, description="Required aud of tokens; unset, not checked.")
+    algorithms: tuple[Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"], ...] = (
+        Field(
+            ("RS256", "ES256", "EdDSA"),
+            min_length=1,
+            description="Accepted signature algorithms; none and HMAC are never accepted.",
+        )
+    )
+    username_claim: str = Field("preferred_username", min_length=1, description="Claim that names the Unix user on the clusters.")
+    admin_claim: str = Field(
+        "roles", min_length=1, description="Claim (a list or a string) looked at for the administrator's role."
+    )
+    admin_role: str = Field("stagecoach-admin", min_length=1, description="Value in admin_claim that makes an administrator.")
+    clock_skew_seconds: int = Field(30, ge=0, le=600, description="Tolerance for exp and nbf.")
+
+
+class WorkerSettings(Section):
+    """How the worker keeps transfers moving."""
+
+    run_in_api: bool = Field(
+        True, description="Whether the API process runs a worker too; false where `stagecoach work` runs on its own."
+    )
+    poll_min_seconds: float = Field(0.5, gt=0, le=60, description="Shortest time between two looks at one transfer.")
+    poll_max_seconds: float = Field(
+        30.0, gt=0, le=3600, description="Longest time between two looks at a transfer in which nothing happens."
+    )
+    lease_seconds: float = Field(
+        30.0, ge=5, le=3600, description="How long a worker owns the transfers it took; another takes over after that."
+    )
+    batch_size: int = Field(100, ge=1, le=10000, description="Transfers a worker takes at once.")
+    job_lost_seconds: float = Field(
+        120.0,
+        ge=5,
+        description="How long a job may be unknown to queue, accounting and store before its transfer fails.",
+    )
+    preparing_seconds: float = Field(
+        180.0, ge=10, description="How old a transfer may be whose request never ended; it is cleaned up then."
+    )
+
+
+class LogSettings(Section):
+    """What is logged."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe messages that are written.")
+    json_lines: bool = Field(False, description="One JSON object a line instead of text for people.")
+
+
+def _with_one_name_each(values: dict[str, Any]) -> dict[str, Any]:
+    """``ttl_seconds`` is ``ttl``: by one name, so that the environment overlays the file."""
+    s3 = values.get("s3")
+    if not isinstance(s3, dict):
+        return values
+    names = {name: field.alias for name, field in S3Settings.model_fields.items() if field.alias}
+    return {**values, "s3": {names.get(key, key): value for key, value in s3.items()}}
+
+
+class _Environment(EnvSettingsSource):
+    def __call__(self) -> dict[str, Any]:
+        return _with_one_name_each(super().__call__())
+
+
+class Settings(BaseSettings):
+    """All of it."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="STAGECOACH_", env_nested_delimiter="__", frozen=True, extra="forbid", populate_by_name=True
+    )
+
+    server: ServerSettings = Field(default_factory=lambda: ServerSettings(), description="Where the API listens.")
+    database: DatabaseSettings = Field(default_factory=lambda: DatabaseSettings(), description="Where transfers are remembered.")
+    s3: S3Settings = Field(default_factory=lambda: S3Settings(), description="The S3 store that data is staged in.")
+    systems: tuple[SystemSettings, ...] = Field((), description="Clusters that transfers go to and come from.")
+    auth: AuthSettings = Field(default_factory=lambda: AuthSettings(), description="Whose tokens are believed.")
+    worker: WorkerSettings = Field(default_factory=lambda: WorkerSettings(), description="How the worker keeps transfers moving.")
+    log: LogSettings = Field(default_factory=lambda: LogSettings(), description="What is logged.")
+
+    @field_validator("systems")
+    @classmethod
+    def _names_differ(cls, value: tuple[SystemSettings, ...]) -> tuple[SystemSettings, ...]:
+        names = [system.name for system in value]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two systems are named {name!r}")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment overlays the file, whose content arrives as the constructor's arguments."""
+        return (_Environment(settings_cls), init_settings)
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Read the file (``path``, or ``STAGECOACH_SETTINGS``) and the environment.
+
+    Raises:
+        SettingsError: one line that names the setting and what is wrong with it.
+    """
+    chosen = path or (Path(os.environ["STAGECOACH_SETTINGS"]) if os.environ.get("STAGECOACH_SETTINGS") else None)
+    values: dict[str, Any] = {}
+    if chosen is not None:
+        try:
+            loaded = yaml.safe_load(chosen.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SettingsError(f"settings: {chosen}: cannot be read ({error.strerror}).") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            where = getattr(error, "problem_mark", None)
+            line = f" at line {where.line + 1}" if where is not None else ""
+            raise SettingsError(f"settings: {chosen}: not valid YAML{line}.") from error
+        if loaded is not None and not (isinstance(loaded, dict) and all(isinstance(name, str) for name in loaded)):
+            raise SettingsError(f"settings: {chosen}: must hold sections such as 's3:' and 'systems:'.")
+        values = loaded or {}
+    return settings_from(values)
+
+
+def settings_from(values: dict[str, Any]) -> Settings:
+    """Settings from a mapping of sections, overlaid by the environment. Raises SettingsError."""
+    try:
+        return Settings(**_with_one_name_each(values))
+    except EnvironmentNotRead as error:
+        # The library names the field in quotes; its cause may show the value, which could be a secret.
+        found = re.search(r'field "(\w+)"', str(error))
+        name = found[1] if found else "environment"
+        raise SettingsError(
+            f"settings: {name}: STAGECOACH_{name.upper()} or a variable below it must hold JSON, like '{{…}}' or '[…]'."
+        ) from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(piece) for piece in first["loc"]) or "systems"
+        problem = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            problem = "there is no such setting"
+        more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise SettingsError(f"settings: {name}: {problem}{more}.") from error
