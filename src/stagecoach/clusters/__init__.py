@@ -1,0 +1,1 @@
+"""Plugs that reach the systems: SSH, Slurm, and this machine itself in the embedded mode."""
