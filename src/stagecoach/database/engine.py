@@ -1,0 +1,111 @@
+"""Opens the database, and brings its tables up to date."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import event, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from stagecoach.core.errors import SettingsError, Unavailable
+
+READS_ONLY = "stagecoach_reads_only"
+
+
+def reading(engine: AsyncEngine) -> AsyncEngine:
+    """The same engine for transactions that only read, so that on SQLite they do not wait for the writer's lock."""
+    return engine.execution_options(**{READS_ONLY: True})
+
+
+def open_engine(url: str, pool_size: int = 10) -> AsyncEngine:
+    """An engine for ``postgresql+psycopg://`` or ``sqlite+aiosqlite://``. Connects on first use."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return create_async_engine(
+            parsed, pool_size=pool_size, max_overflow=0, pool_pre_ping=True, pool_recycle=1800, pool_timeout=30
+        )
+    if parsed.database not in {None, "", ":memory:"}:
+        Path(str(parsed.database)).expanduser().parent.mkdir(parents=True, exist_ok=True)
+    engine = create_async_engine(parsed, connect_args={"timeout": 30})
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _configure(connection: Any, _record: object) -> None:
+        # SQLAlchemy begins transactions itself (below), so that a writer takes its lock at once: a transaction that
+        # first reads and then writes would otherwise fail with "database is locked" without waiting.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=30000"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def _begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get(READS_ONLY) else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def migrations_directory() -> Path:
+    """Where the migrations are: in the installed package, or at the top of the source tree."""
+    installed = Path(str(resources.files("stagecoach.database") / "migrations"))
+    return installed if installed.is_dir() else Path(__file__).resolve().parents[3] / "migrations"
+
+
+def alembic_config() -> Config:
+    """Alembic's settings, without an ini file."""
+    config = Config()
+    config.set_main_option("script_location", str(migrations_directory()).replace("%", "%%"))
+    return config
+
+
+async def migrate(engine: AsyncEngine, revision: str = "head") -> None:
+    """Bring the tables to ``revision``. On PostgreSQL several processes may call it at once: one works, others wait."""
+
+    def upgrade(connection: Any) -> None:
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+    async with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            await connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7238501)")
+        await connection.run_sync(upgrade)
+
+
+async def require_current(engine: AsyncEngine) -> None:
+    """Raises SettingsError when the tables are not those of this version, Unavailable when the database is not there."""
+
+    def current(connection: Any) -> str | None:
+        return MigrationContext.configure(connection).get_current_revision()
+
+    try:
+        async with engine.connect() as connection:
+            found = await connection.run_sync(current)
+    except (DBAPIError, OSError) as error:
+        raise Unavailable("The database does not answer; check database.url and that it runs.") from error
+    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
+    if found != head:
+        raise SettingsError(
+            f"database: its tables are at revision {found or 'none'}, this version needs {head}: run 'stagecoach migrate'."
+        )
+
+
+async def is_alive(engine: AsyncEngine) -> bool:
+    """Whether a trivial query is answered."""
+    try:
+        async with engine.connect() as connection:
+            await _ask(connection)
+    except (DBAPIError, OSError):
+        return False
+    return True
+
+
+async def _ask(connection: AsyncConnection) -> None:
+    await connection.exec_driver_sql("SELECT 1")
