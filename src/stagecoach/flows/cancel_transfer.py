@@ -1,0 +1,97 @@
+"""Cancels a transfer in whatever state it is, and leaves nothing of it.
+
+The promise is written first (``cancelling``); carrying it out is tried at once and finished by the worker if need be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from datetime import datetime
+
+from stagecoach.core import names
+from stagecoach.core.access import Caller
+from stagecoach.core.errors import Conflict, StagecoachError, StaleVersion
+from stagecoach.core.tickets import MAX_RECEIPT_BYTES, read_receipt
+from stagecoach.core.transfer import Direction, State, Transfer, advance
+from stagecoach.flows.clean_up import end_job, remove_leftovers
+from stagecoach.flows.show_transfers import show_transfer
+from stagecoach.flows.toolbox import Toolbox
+
+log = logging.getLogger(__name__)
+
+# The request carries the cancellation out for this long; the worker takes it up afterwards.
+INLINE_SECONDS = 10
+LOOK_SECONDS = 0.3
+
+
+async def cancel_transfer(tools: Toolbox, caller: Caller, transfer_id: str) -> Transfer:
+    """Returns the transfer, ``cancelled`` or still ``cancelling`` (or ``done``, when the file had already arrived).
+
+    Raises:
+        TransferNotFound, Conflict (it has ended otherwise)
+    """
+    transfer = await _promise(tools, caller, transfer_id)
+    if transfer.state is not State.CANCELLING:
+        return transfer
+    try:
+        async with asyncio.timeout(INLINE_SECONDS):
+            while transfer.state is State.CANCELLING:
+                transfer = await carry_out_cancel(tools, transfer)
+                if transfer.state is State.CANCELLING:
+                    await asyncio.sleep(LOOK_SECONDS)
+            return await tools.transfers.save(transfer, end_message(transfer), next_check_at=next_look(tools, transfer))
+    except TimeoutError:
+        log.info("transfer %s: the worker will finish cancelling", transfer_id)
+    except StagecoachError as error:
+        log.warning("transfer %s: the worker will finish cancelling: %s", transfer_id, error.message)
+    return await show_transfer(tools, caller, transfer_id)
+
+
+async def _promise(tools: Toolbox, caller: Caller, transfer_id: str) -> Transfer:
+    for _ in range(10):
+        transfer = await show_transfer(tools, caller, transfer_id)
+        if transfer.state in {State.CANCELLED, State.CANCELLING}:
+            return transfer
+        if transfer.state.is_end:
+            raise Conflict(
+                f"The transfer has already ended ({transfer.state}); there is nothing to cancel.",
+                data={"state": transfer.state.value},
+            )
+        cancelling = advance(transfer, State.CANCELLING, tools.now())
+        try:
+            return await tools.transfers.save(
+                cancelling, f"Cancelled by {caller.username}.", next_check_at=tools.soon(INLINE_SECONDS)
+            )
+        except StaleVersion:
+            continue
+    raise StaleVersion("The transfer changes all the time; try again.")
+
+
+async def carry_out_cancel(tools: Toolbox, transfer: Transfer) -> Transfer:
+    """One attempt; returns the transfer ``cancelled`` (nothing left), ``done``, or ``cancelling`` still. Saves nothing."""
+    if not await end_job(tools, transfer):
+        return transfer
+    if transfer.direction is Direction.UPLOAD and transfer.submission_tried:
+        content = await tools.store.read_object(transfer.bucket, names.receipt_key(transfer.id), MAX_RECEIPT_BYTES)
+        receipt = read_receipt(content, transfer)
+        if receipt is not None and receipt.ok:
+            done = advance(transfer, State.DONE, tools.now(), reason="The file had arrived before it could be cancelled.")
+            return replace(done, bytes_moved=receipt.size_bytes, proved=receipt.proved)
+    cleaned = await remove_leftovers(tools, transfer)
+    if not cleaned.cleaned:
+        return transfer
+    return advance(cleaned, State.CANCELLED, tools.now(), reason="Cancelled on request.")
+
+
+def end_message(transfer: Transfer) -> str:
+    """The line of the story for a carried-out cancellation."""
+    if transfer.state is State.CANCELLED:
+        return "Nothing is left: no job, no multipart upload, no object, no temporary file."
+    return transfer.reason or transfer.state.value
+
+
+def next_look(tools: Toolbox, transfer: Transfer) -> datetime | None:
+    """Never again once all is clean; at once otherwise."""
+    return None if transfer.cleaned else tools.now()

@@ -1,0 +1,118 @@
+"""Tries everything Stagecoach depends on, and says in plain words what is wrong and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+import httpx
+
+from stagecoach.core import names
+from stagecoach.core.errors import StagecoachError
+from stagecoach.core.paths import expanded_roots
+from stagecoach.flows.submit_job import choose_job_directory
+from stagecoach.flows.toolbox import System, Toolbox
+from stagecoach.ports.files import FileKind
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing tried."""
+
+    ok: bool
+    what: str
+    message: str
+
+
+async def check_everything(tools: Toolbox, username: str) -> AsyncIterator[Finding]:
+    """Each finding as soon as it is made. A check leaves nothing behind but an empty bucket."""
+    yield await _tried("database", lambda: _database(tools))
+    yield await _tried("s3", lambda: _store(tools, username))
+    yield await _tried("s3 presigned URLs", lambda: _presigned(tools, username))
+    if not tools.systems:
+        yield Finding(False, "systems", "none is configured; add one under 'systems' in the settings.")
+    for name, system in tools.systems.items():
+        login = await _tried(f"{name} login", lambda system=system: _login(system, username))  # type: ignore[misc]
+        yield login
+        if not login.ok:
+            continue
+        yield await _tried(f"{name} scheduler", lambda system=system: system.scheduler.ping(username))  # type: ignore[misc]
+        yield await _tried(f"{name} work directory", lambda system=system: _work_directory(tools, system, username))  # type: ignore[misc]
+        for root in expanded_roots(system.settings.roots, username):
+            yield await _tried(f"{name} file system {root}", lambda s=system, r=root: _file_system(s, username, r))  # type: ignore[misc]
+
+
+async def _tried(what: str, check: Callable[[], Awaitable[str]]) -> Finding:
+    try:
+        return Finding(True, what, await check())
+    except StagecoachError as error:
+        return Finding(False, what, error.message)
+
+
+async def _database(tools: Toolbox) -> str:
+    if not await tools.transfers.is_alive():
+        raise StagecoachError("it does not answer; check database.url and that the server runs.")
+    return "answers."
+
+
+async def _store(tools: Toolbox, username: str) -> str:
+    bucket = names.bucket_name(tools.settings.s3.bucket_prefix, username)
+    await tools.store.ensure_bucket(bucket)
+    key = names.ticket_key("check-" + tools.new_id())
+    await tools.store.write_object(bucket, key, b"check")
+    content = await tools.store.read_object(bucket, key, 16)
+    await tools.store.delete_objects(bucket, [key])
+    if content != b"check":
+        raise StagecoachError("what was written could not be read back; check that s3.private_url is one store.")
+    return f"a bucket ({bucket}) can be made, written, read and cleaned."
+
+
+async def _presigned(tools: Toolbox, username: str) -> str:
+    """The public URL is tried from here; where only outsiders reach it, the message says so."""
+    bucket = names.bucket_name(tools.settings.s3.bucket_prefix, username)
+    key = names.ticket_key("check-" + tools.new_id())
+    url = tools.store.presign("PUT", bucket, key, audience="client", ttl_seconds=60)
+    address = tools.settings.s3.client_url
+    try:
+        async with httpx.AsyncClient(timeout=10) as client:
+            answer = await client.put(url, content=b"check")
+    except httpx.HTTPError as error:
+        raise StagecoachError(
+            f"{address} cannot be reached from here ({type(error).__name__}); if clients do, this can be ignored, "
+            "else mend s3.public_url."
+        ) from error
+    finally:
+        await tools.store.delete_objects(bucket, [key])
+    if answer.status_code != 200:
+        raise StagecoachError(
+            f"{address} answered {answer.status_code} to a presigned URL; check s3.region, the keys, and that a proxy "
+            "in front of the store keeps the Host header."
+        )
+    return f"{address} accepts them."
+
+
+async def _login(system: System, username: str) -> str:
+    home = await system.files.home(username)
+    return f"works as {username} (home {home})."
+
+
+async def _work_directory(tools: Toolbox, system: System, username: str) -> str:
+    directory = await choose_job_directory(system, username, "check-" + tools.new_id())
+    await system.files.make_directory(username, directory)
+    await system.files.write_file(username, f"{directory}/check", b"check", 0o600)
+    await system.files.remove_tree(username, directory)
+    return "can be written."
+
+
+async def _file_system(system: System, username: str, root: str) -> str:
+    status = await system.files.status(username, root, follow_symlinks=True)
+    if status is None:
+        raise StagecoachError("does not exist; mend systems.file_systems or have it made.")
+    if status.kind is not FileKind.DIRECTORY:
+        raise StagecoachError("is not a directory; mend systems.file_systems.")
+    readable, writable = await system.files.may(username, root, "r"), await system.files.may(username, root, "w")
+    free = await system.files.free_bytes(username, root)
+    room = f", {free / 1e9:.1f} GB free" if free is not None else ""
+    if not readable:
+        raise StagecoachError(f"{username} may not read it.")
+    return f"readable{' and writable' if writable else ' (not writable at its top)'}{room}."

@@ -1,0 +1,122 @@
+"""Takes back all that an ended transfer left outside: job, multipart, objects, temporary file, job directory.
+
+Each step can be repeated. The job goes first, since a mover that still runs would make again what is removed under it.
+"""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+from dataclasses import replace
+from datetime import timedelta
+
+from stagecoach.core import names
+from stagecoach.core.errors import StagecoachError, StaleVersion, SystemNotFound
+from stagecoach.core.job_scripts import ERROR_FILE, OUTPUT_FILE
+from stagecoach.core.transfer import Direction, State, Transfer
+from stagecoach.flows.toolbox import System, Toolbox
+from stagecoach.ports.scheduler import JobKey, JobReport
+
+log = logging.getLogger(__name__)
+
+# How long a job may still come to exist after its submission's answer was lost (a frozen controller that wakes up).
+LATE_JOB_SECONDS = 120
+MAX_LOG_BYTES = 16 * 1024
+
+
+async def clean_up(tools: Toolbox, transfer: Transfer) -> Transfer:
+    """One attempt. Returns the transfer with ``cleaned`` true when nothing is left, else as it was. Saves nothing."""
+    if not await end_job(tools, transfer):
+        return transfer
+    return await remove_leftovers(tools, transfer)
+
+
+async def remove_leftovers(tools: Toolbox, transfer: Transfer) -> Transfer:
+    """As :func:`clean_up`, for a transfer whose job is known to have ended."""
+    await remove_staged_data(tools, transfer)
+    removed = await remove_from_system(tools, transfer)
+    waited = tools.now() - transfer.changed_at
+    if transfer.submission_tried and transfer.job_id is None and waited < timedelta(seconds=LATE_JOB_SECONDS):
+        return transfer
+    return replace(removed, cleaned=True)
+
+
+async def clean_up_now(tools: Toolbox, transfer: Transfer) -> Transfer:
+    """One attempt whose failure is only logged: the worker goes on with it."""
+    try:
+        cleaned = await clean_up(tools, transfer)
+        if cleaned.cleaned:
+            return await tools.transfers.save(cleaned, next_check_at=None)
+    except StaleVersion:
+        log.info("transfer %s: another process is cleaning up", transfer.id)
+    except StagecoachError as error:
+        log.warning("transfer %s: cleaning up will be tried again: %s", transfer.id, error.message)
+    return transfer
+
+
+async def end_job(tools: Toolbox, transfer: Transfer) -> bool:
+    """Whether no job of this transfer can run any more. Asks the scheduler to cancel what still can."""
+    if not transfer.submission_tried:
+        return True
+    scheduler = _system(tools, transfer).scheduler
+    open_jobs = [job for job in await _jobs(tools, transfer) if not job.phase.is_final]
+    if not open_jobs:
+        return True
+    if transfer.state is State.DONE and tools.now() - transfer.changed_at < timedelta(seconds=60):
+        # Its work is done and proved; it is only on its way out.
+        return False
+    for job in open_jobs:
+        await scheduler.cancel(transfer.owner, job.job_id)
+    return all(job.phase.is_final for job in await _jobs(tools, transfer))
+
+
+async def remove_staged_data(tools: Toolbox, transfer: Transfer) -> None:
+    """No multipart and no object of this transfer is left in the store."""
+    key = names.object_key(transfer.id)
+    upload_ids = set(await tools.store.find_multiparts(transfer.bucket, key))
+    if transfer.upload_id:
+        upload_ids.add(transfer.upload_id)
+    for upload_id in sorted(upload_ids):
+        await tools.store.abort_multipart(transfer.bucket, key, upload_id)
+    await tools.store.delete_objects(transfer.bucket, names.all_keys(transfer.id))
+
+
+async def remove_from_system(tools: Toolbox, transfer: Transfer) -> Transfer:
+    """No temporary file and no job directory is left; the tail of the job's log is kept in the row."""
+    if transfer.job_directory is None:
+        return transfer
+    files = _system(tools, transfer).files
+    if transfer.direction is Direction.UPLOAD:
+        hidden = posixpath.join(posixpath.dirname(transfer.real_path), names.temporary_name(transfer.id))
+        await files.remove_file(transfer.owner, hidden)
+    kept = await keep_job_log(tools, transfer)
+    await files.remove_tree(transfer.owner, transfer.job_directory)
+    return kept
+
+
+async def keep_job_log(tools: Toolbox, transfer: Transfer) -> Transfer:
+    """The transfer with what its job printed, at most 16 KiB of each stream."""
+    if transfer.job_log is not None or transfer.job_id is None or transfer.job_directory is None:
+        return transfer
+    files = _system(tools, transfer).files
+    pieces = []
+    for name in (OUTPUT_FILE, ERROR_FILE):
+        content = await files.read_file(transfer.owner, f"{transfer.job_directory}/{name}", MAX_LOG_BYTES)
+        if content:
+            pieces.append(content.decode("utf-8", "replace").replace("\0", "\N{REPLACEMENT CHARACTER}"))
+    return replace(transfer, job_log="".join(pieces))
+
+
+async def _jobs(tools: Toolbox, transfer: Transfer) -> list[JobReport]:
+    scheduler = _system(tools, transfer).scheduler
+    if transfer.job_id is None:
+        return await scheduler.find(transfer.owner, transfer.job_name)
+    reports = await scheduler.reports([JobKey(transfer.job_id, transfer.job_name, transfer.owner)])
+    return list(reports.values())
+
+
+def _system(tools: Toolbox, transfer: Transfer) -> System:
+    try:
+        return tools.system(transfer.system)
+    except SystemNotFound as error:
+        raise StagecoachError(f"System {transfer.system} is no longer configured; its leftovers stay until it is.") from error

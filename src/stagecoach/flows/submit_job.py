@@ -1,0 +1,85 @@
+"""Puts the staging job on the system: its directory, its script, its submission, once."""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import replace
+
+from stagecoach.core import job_scripts
+from stagecoach.core.errors import AccountRequired, InvalidRequest, PathRefused, SubmissionUncertain
+from stagecoach.core.transfer import Direction, Transfer, WaitPolicy
+from stagecoach.flows.toolbox import System, Toolbox
+from stagecoach.flows.write_ticket import write_ticket_url
+from stagecoach.ports.scheduler import JobRequest
+
+_ACCOUNT_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
+
+
+def checked_account(system: System, account: str | None) -> str | None:
+    """``account`` when it is a plausible account name; "" means none.
+
+    Raises:
+        AccountRequired: the system's directives need one.
+        InvalidRequest: it holds characters that no account has.
+    """
+    if not account:
+        if system.settings.needs_account:
+            raise AccountRequired("Account parameter is required on this system.")
+        return None
+    if len(account) > 64 or account.startswith("-") or not _ACCOUNT_CHARACTERS.issuperset(account):
+        raise InvalidRequest("The account may hold letters, digits, '_', '.' and '-' only, 64 at most.")
+    return account
+
+
+async def choose_job_directory(system: System, username: str, transfer_id: str) -> str:
+    """Where this transfer's job will keep its files. Nothing is made."""
+    pattern = system.settings.work_directory
+    home = await system.files.home(username) if "{home}" in pattern else ""
+    base = pattern.replace("{home}", home).replace("{user}", username)
+    if not base.startswith("/") or any(ord(character) < 32 for character in base):
+        raise PathRefused("The system's work_directory is not an absolute path for this user; tell the administrators.")
+    return posixpath.join(base, transfer_id)
+
+
+async def prepare_job_directory(tools: Toolbox, transfer: Transfer) -> None:
+    """Directory, mover, script and ticket URL are in place. Repeating it is fine."""
+    system = tools.system(transfer.system)
+    directory, owner = transfer.job_directory or "", transfer.owner
+    kind = "fetch" if transfer.direction is Direction.UPLOAD else "put"
+    script = job_scripts.job_script(kind, directory, system.settings.python, system.settings.environment)
+    await system.files.make_directory(owner, directory)
+    await system.files.write_file(owner, f"{directory}/{job_scripts.MOVER_FILE}", tools.mover_source, 0o600)
+    await system.files.write_file(owner, f"{directory}/{job_scripts.SCRIPT_FILE}", script, 0o700)
+    await write_ticket_url(tools, transfer)
+
+
+async def submit_job(tools: Toolbox, transfer: Transfer, *, held: bool) -> Transfer:
+    """Submit, or find the job that an earlier submission with a lost answer made. Saves nothing.
+
+    Raises:
+        SubmissionRefused, SubmissionUncertain, SystemUnavailable
+    """
+    system = tools.system(transfer.system)
+    directory = transfer.job_directory or ""
+    request = JobRequest(
+        name=transfer.job_name,
+        script_path=f"{directory}/{job_scripts.SCRIPT_FILE}",
+        directory=directory,
+        output_path=f"{directory}/{job_scripts.OUTPUT_FILE}",
+        error_path=f"{directory}/{job_scripts.ERROR_FILE}",
+        held=held,
+        account=transfer.account,
+    )
+    try:
+        job_id = await system.scheduler.submit(transfer.owner, request)
+    except SubmissionUncertain:
+        found = [job for job in await system.scheduler.find(transfer.owner, transfer.job_name) if not job.phase.is_final]
+        if not found:
+            raise
+        job_id = found[0].job_id
+    return replace(transfer, job_id=job_id)
+
+
+def waits_held(transfer: Transfer) -> bool:
+    """Whether the job is submitted held: uploads, unless the site's jobs wait by themselves."""
+    return transfer.direction is Direction.UPLOAD and transfer.wait is WaitPolicy.HELD
