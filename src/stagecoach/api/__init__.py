@@ -1,0 +1,1 @@
+"""The door: HTTP in, flows called, answers shaped. It decides nothing."""

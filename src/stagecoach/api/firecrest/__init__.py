@@ -1,0 +1,1 @@
+"""FirecREST v2's routes, so that its clients work unchanged."""

@@ -1,0 +1,104 @@
+"""Everything on one machine without settings: the bundled store, a local system, SQLite, a token of our own."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from stagecoach.api.signing_keys import ensure_signing_key, sign_token
+from stagecoach.core.errors import SettingsError
+from stagecoach.object_stores.embedded import EmbeddedStore
+from stagecoach.settings import Settings, settings_from
+from stagecoach.wiring import migrate_database
+
+SYSTEM = "local"
+TOKEN_DAYS = 30
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedService:
+    """What a person needs to use it."""
+
+    settings: Settings
+    url: str
+    system: str
+    username: str
+    token: str
+    token_days: int
+
+    def write_ready_file(self, path: Path) -> None:
+        """URL, system and token as JSON, readable by the owner only; it appears whole."""
+        beside = path.with_name(path.name + ".new")
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump({"url": self.url, "system": self.system, "token": self.token}, file)
+        beside.replace(path)
+
+
+@asynccontextmanager
+async def embedded_service(state: Path, roots: Sequence[str], port: int) -> AsyncIterator[EmbeddedService]:
+    """Store started, database migrated, settings and token made; the store is stopped at the end.
+
+    Raises:
+        SettingsError: the port is taken, rclone is missing, or another Stagecoach uses the same state directory.
+    """
+    api_port = _free_port(port)
+    access_key, secret_key = _store_keys(state)
+    store = EmbeddedStore(
+        state / "store",
+        access_key_id=access_key,
+        secret_access_key=secret_key,
+        log_file=state / "store.log",
+        pid_file=state / "store.pid",
+    )
+    async with store:
+        settings = settings_from(
+            {
+                "server": {"host": HOST, "port": api_port},
+                "database": {"url": f"sqlite+aiosqlite:///{state / 'stagecoach.db'}"},
+                "s3": {"private_url": store.url, "access_key_id": access_key, "secret_access_key": secret_key},
+                "systems": [
+                    {
+                        "name": SYSTEM,
+                        "scheduler": {"kind": "local", "state_directory": str(state / "jobs")},
+                        "work_directory": str(state / "work"),
+                        "file_systems": [{"path": root, "default_work_dir": i == 0} for i, root in enumerate(roots)],
+                    }
+                ],
+                "auth": {"jwks": str(state / "jwks.json")},
+            }
+        )
+        await migrate_database(settings)
+        key = ensure_signing_key(state / "signing-key.json", state / "jwks.json")
+        username = getpass.getuser()
+        token = sign_token(key, username, TOKEN_DAYS * 86400, settings.auth)
+        yield EmbeddedService(settings, f"http://{HOST}:{api_port}", SYSTEM, username, token, TOKEN_DAYS)
+
+
+def _store_keys(state: Path) -> tuple[str, str]:
+    """Random keys of the bundled store, kept in the state directory (mode 0600)."""
+    path = state / "store-keys.json"
+    if not path.exists():
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump({"access_key_id": secrets.token_hex(10), "secret_access_key": secrets.token_hex(20)}, file)
+    keys = json.loads(path.read_text(encoding="utf-8"))
+    return keys["access_key_id"], keys["secret_access_key"]
+
+
+def _free_port(port: int) -> int:
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise SettingsError(f"Port {port} is in use; choose another with --port, or 0 for a free one.") from error
+        return int(probe.getsockname()[1])

@@ -1,0 +1,77 @@
+"""Picks the plugs that the settings name and joins them into a toolbox. Nothing else chooses a plug."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+
+from stagecoach.clusters.local import LocalScheduler
+from stagecoach.clusters.local_files import LocalFiles
+from stagecoach.clusters.remote_files import RemoteFiles
+from stagecoach.clusters.slurm_over_ssh import SlurmOverSsh
+from stagecoach.clusters.ssh_pool import SshPool
+from stagecoach.database.buckets import Buckets
+from stagecoach.database.engine import migrate, open_engine, require_current
+from stagecoach.database.transfers import Transfers
+from stagecoach.flows.toolbox import System, Toolbox
+from stagecoach.object_stores.s3 import S3Store
+from stagecoach.settings import Settings, SystemSettings
+
+
+def utc_now() -> datetime:
+    """The clock of the real service."""
+    return datetime.now(UTC)
+
+
+@asynccontextmanager
+async def open_toolbox(settings: Settings, nudge_worker: Callable[[], None] = lambda: None) -> AsyncIterator[Toolbox]:
+    """Everything opened, and closed again at the end.
+
+    Raises:
+        SettingsError: the database's tables are not of this version. Unavailable: it does not answer.
+    """
+    async with AsyncExitStack() as stack:
+        engine = open_engine(settings.database.url.get_secret_value(), settings.database.pool_size)
+        stack.push_async_callback(engine.dispose)
+        await require_current(engine)
+        urls = {system.name: system.s3_url for system in settings.systems if system.s3_url is not None}
+        store = await stack.enter_async_context(S3Store(settings.s3, urls, utc_now))
+        systems = {system.name: await _open_system(stack, system) for system in settings.systems}
+        yield Toolbox(
+            settings=settings,
+            transfers=Transfers(engine),
+            buckets=Buckets(engine),
+            store=store,
+            systems=systems,
+            now=utc_now,
+            random_bits=secrets.randbits,
+            mover_source=mover_source(),
+            nudge_worker=nudge_worker,
+        )
+
+
+async def migrate_database(settings: Settings) -> None:
+    """Bring the tables to this version."""
+    engine = open_engine(settings.database.url.get_secret_value(), 1)
+    try:
+        await migrate(engine)
+    finally:
+        await engine.dispose()
+
+
+def mover_source() -> bytes:
+    """The mover, as it is shipped to clusters."""
+    return resources.files("stagecoach.mover").joinpath("stagecoach_mover.py").read_bytes()
+
+
+async def _open_system(stack: AsyncExitStack, settings: SystemSettings) -> System:
+    if settings.scheduler.kind == "local" or settings.ssh is None:
+        scheduler = LocalScheduler(Path(settings.scheduler.state_directory or ""))
+        return System(settings, scheduler, LocalFiles())
+    pool = SshPool(settings.name, settings.ssh)
+    stack.push_async_callback(pool.aclose)
+    return System(settings, SlurmOverSsh(settings, pool), RemoteFiles(settings, pool))
