@@ -13,12 +13,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from stagecoach.client import Client
+from stagecoach.wire.transfers import TransferDetail
 
 HERE = Path(__file__).resolve().parent.parent / ".demo"
 SIZE_BYTES = 200 * 1024 * 1024
@@ -80,25 +90,28 @@ async def round_trip(access: dict[str, str], cluster: Path, laptop: Path) -> boo
     with source.open("wb") as file:
         for _ in range(SIZE_BYTES // 2**20):
             file.write(secrets.token_bytes(2**20))
-    columns = (TextColumn("{task.description:<32}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description:<20}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     async with Client(access["url"], access["token"]) as client:
         with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-            for description, move in (
-                (
-                    "laptop → staging → cluster",
-                    lambda report: client.upload(access["system"], source, str(target), report),
-                ),
-                (
-                    "cluster → staging → laptop",
-                    lambda report: client.download(access["system"], str(target), back, report),
-                ),
-            ):
-                task = progress.add_task(description, total=SIZE_BYTES)
-                await move(lambda done, task=task: progress.update(task, completed=done))
+
+            def leg(description: str) -> TaskID:
+                return progress.add_task(description, total=SIZE_BYTES)
+
+            def follow(task: TaskID) -> Callable[[TransferDetail], None]:
+                return lambda transfer: progress.update(task, completed=transfer.bytes_moved)
+
+            def count(task: TaskID) -> Callable[[int], None]:
+                return lambda done: progress.update(task, completed=done)
+
+            put, fetch = leg("laptop → staging"), leg("staging → cluster")
+            await client.upload(access["system"], source, str(target), count(put), on_look=follow(fetch))
+            put, fetch = leg("cluster → staging"), leg("staging → laptop")
+            await client.download(access["system"], str(target), back, count(fetch), on_look=follow(put))
+            for task in progress.task_ids:
                 progress.update(task, completed=SIZE_BYTES)
     digests = [sha256(path) for path in (source, target, back)]
     for name, digest in zip(("sent", "on the cluster", "came back"), digests, strict=True):
-        console.print(f"SHA-256 {name:<15} {digest}")
+        print(f"SHA-256 {name:<15} {digest}")
     return len(set(digests)) == 1
 
 

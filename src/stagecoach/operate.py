@@ -267,6 +267,8 @@ async def _up(state: Path, roots: list[str], port: int, ready_file: Path | None)
     async with embedded_service(state, roots, port) as service:
         _start_logging(service.settings)
         logging.getLogger().setLevel(logging.WARNING)
+        # The bundled store has no lifecycle rules, which is no news to anybody here.
+        logging.getLogger("stagecoach.object_stores.buckets").setLevel(logging.ERROR)
         application = _make_app(service.settings, with_worker=True)
         config = uvicorn.Config(
             application, host=service.settings.server.host, port=service.settings.server.port, log_config=None
@@ -281,6 +283,9 @@ async def _up(state: Path, roots: list[str], port: int, ready_file: Path | None)
                     _announce(service, ready_file)
 
         server = AnnouncingServer(config)
+        # The web server raises the signal that ended it once more; by default that would end us before the store is.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda _number, _frame: None)
         try:
             await server.serve()
         finally:

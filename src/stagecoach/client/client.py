@@ -49,8 +49,11 @@ class Client:
         report: ReportBytes | None = None,
         *,
         account: str | None = None,
+        on_look: Callable[[TransferDetail], None] | None = None,
     ) -> TransferDetail:
-        """Send a file and wait until it is at its place on the system. ``report`` gets the bytes put so far.
+        """Send a file and wait until it is at its place on the system.
+
+        ``report`` gets the bytes put so far; ``on_look`` sees the transfer again and again while the cluster's leg runs.
 
         Raises:
             TransferFailed: a leg failed; the message says why.
@@ -69,7 +72,7 @@ class Client:
             report,
         )
         await self.finish(begun.transfer_id, etag=receipt["etag"])
-        return await self.wait(begun.transfer_id)
+        return await self.wait(begun.transfer_id, on_look)
 
     async def download(
         self,
@@ -79,10 +82,11 @@ class Client:
         report: ReportBytes | None = None,
         *,
         account: str | None = None,
+        on_look: Callable[[TransferDetail], None] | None = None,
     ) -> TransferDetail:
         """Fetch a file; ``local`` is replaced only when all of it is here and verified. Raises as :meth:`upload`."""
         begun = await self.begin_download(system, remote_path, account=account)
-        staged = await self.wait(begun.transfer_id)
+        staged = await self.wait(begun.transfer_id, on_look)
         signed = await self.download_url(begun.transfer_id)
         await fetch_object(
             Path(local),

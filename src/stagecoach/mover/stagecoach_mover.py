@@ -53,6 +53,7 @@ LONGEST_PAUSE_SECONDS = 30.0
 MOST_RENEWALS = 100
 JOURNAL_SECONDS = 2.0
 PROGRESS_SECONDS = 2.0
+LISTENER_SECONDS = 0.2
 POLL_SECONDS = 0.1
 PATIENCE_WITH_HALTED_THREADS_SECONDS = 10.0
 MOST_PARTS = 1000000
@@ -972,7 +973,7 @@ class Reporter:
         self._line.drop()
 
     def _run(self) -> None:
-        while not self._ended.wait(PROGRESS_SECONDS):
+        while not self._ended.wait(PROGRESS_SECONDS if self._on_progress is None else LISTENER_SECONDS):
             self._tell(last=False)
 
     def _tell(self, last: bool) -> None:
@@ -984,7 +985,8 @@ class Reporter:
             with contextlib.suppress(Exception):
                 self._on_progress(document)
         now = self._line.clock.monotonic()
-        too_soon = last and self._told_at is not None and now < self._told_at + PROGRESS_SECONDS
+        paced = last or self._on_progress is not None
+        too_soon = paced and self._told_at is not None and now < self._told_at + PROGRESS_SECONDS
         if ticket.progress_url and not too_soon:
             self._told_at = now
             with contextlib.suppress(Exception):

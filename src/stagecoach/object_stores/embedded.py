@@ -112,7 +112,8 @@ class EmbeddedStore:
         environment["RCLONE_CONFIG"] = os.devnull
         # A CSV field; arguments would show the key in ps.
         environment["RCLONE_AUTH_KEY"] = '"' + self._key.replace('"', '""') + '"'
-        command = [binary, "serve", "s3", "--addr", f"{_HOST}:{self._port}", "--dir-cache-time", "0s"]
+        command = [binary, "serve", "s3", "--addr", f"{_HOST}:{self._port}", "--dir-cache-time", "1s"]
+        # Not 0s: the timer of each directory it has read would then run for ever without a pause, on a whole core.
         # Left to itself it reads a whole object for the ETag of each HEAD and GET: minutes for a large one.
         command += ["--etag-hash", ""]
         with _log_for_owner(self._log_file) as log:

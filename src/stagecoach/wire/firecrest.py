@@ -106,6 +106,7 @@ class FlatUploadAnswer(Shape):
     max_part_size: int
     parts_upload_urls: list[str]
     complete_upload_url: str
+    complete_multipart_upload_url: str = Field(description="The same; FirecREST's own client looks for this name here.")
     transfer_job: TransferJob
     transfer_id: str = Field(description="The transfer's id at /transfers/{id}; ours.")
 

@@ -40,6 +40,7 @@ async def post_upload(
             max_part_size=transfer.part_size_bytes,
             parts_upload_urls=begun.part_urls,
             complete_upload_url=begun.complete_url,
+            complete_multipart_upload_url=begun.complete_url,
             transfer_job=_job(transfer),
             transfer_id=transfer.id,
         )
