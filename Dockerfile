@@ -1,4 +1,5 @@
-# Stagecoach's service: API and worker. Settings at /etc/stagecoach/settings.yaml, or in the environment.
+# Stagecoach's service. Settings at /etc/stagecoach/settings.yaml, or in the environment.
+# `serve` is the API (probe it at /healthz), `work` a worker, `migrate` brings the database up to date.
 ARG BASE=docker.io/library/python:3.11-slim
 FROM ${BASE} AS build
 WORKDIR /build
@@ -15,6 +16,5 @@ ENV PATH=/opt/stagecoach/bin:$PATH STAGECOACH_SETTINGS=/etc/stagecoach/settings.
 USER stagecoach
 WORKDIR /var/lib/stagecoach
 EXPOSE 8080
-HEALTHCHECK CMD ["python3", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/healthz')"]
 ENTRYPOINT ["stagecoach"]
 CMD ["serve"]

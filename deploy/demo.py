@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -46,7 +47,7 @@ def main() -> int:
         directory.mkdir(parents=True, exist_ok=True)
     ready = HERE / "ready.json"
     ready.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "stagecoach", "up", "--port", "0" if once else os.environ.get("PORT", "8080")]
+    command = [sys.executable, "-m", "stagecoach", "up", "--port", "0" if once else free_port()]
     command += ["--state-directory", str(HERE / "state"), "--root", str(cluster), "--ready-file", str(ready)]
     # A session of its own keeps Ctrl-C from reaching it before we ask it to stop.
     service = subprocess.Popen(command, stdout=subprocess.DEVNULL if once else None, start_new_session=True)
@@ -71,6 +72,14 @@ def main() -> int:
         service.wait()
         for leftover in (laptop, cluster):
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+def free_port() -> str:
+    """PORT when it is set; else 8080, or any when that is taken."""
+    if "PORT" in os.environ:
+        return os.environ["PORT"]
+    with socket.socket() as probe:
+        return "0" if probe.connect_ex(("127.0.0.1", 8080)) == 0 else "8080"
 
 
 def wait_until_ready(service: subprocess.Popen[bytes], ready: Path) -> dict[str, str] | None:
@@ -127,7 +136,7 @@ def print_next_steps(access: dict[str, str], cluster: Path) -> None:
         f"""
 [bold]It works. Three things to try in another terminal:[/bold]
 1. See your transfers:
-   curl -s -H "Authorization: Bearer $(jq -r .token {HERE}/ready.json)" {access["url"]}/transfers
+   curl -s -H "Authorization: Bearer {access["token"]}" {access["url"]}/transfers
 2. Read and try the API in a browser: {access["url"]}/docs
 3. Begin an upload by hand, as the README's section "By hand" shows, with
    STAGECOACH_URL={access["url"]} STAGECOACH_SYSTEM={access["system"]} and a target in {cluster}

@@ -70,7 +70,7 @@ async def embedded_service(state: Path, roots: Sequence[str], port: int) -> Asyn
                         "name": SYSTEM,
                         "scheduler": {"kind": "local", "state_directory": str(state / "jobs")},
                         "work_directory": str(state / "work"),
-                        "file_systems": [{"path": root, "default_work_dir": i == 0} for i, root in enumerate(roots)],
+                        "file_systems": [{"path": root} for root in roots],
                     }
                 ],
                 "auth": {"jwks": str(state / "jwks.json")},

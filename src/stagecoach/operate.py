@@ -15,13 +15,13 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar
 
 import typer
 
-from stagecoach.core.errors import SettingsError, StagecoachError
+from stagecoach.core.errors import SettingsError, StagecoachError, Unavailable
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -51,7 +51,10 @@ def _one_line_errors(verb: Callable[P, T]) -> Callable[P, T]:
             typer.echo(error.message, err=True)
             raise typer.Exit(1) from error
         except ModuleNotFoundError as error:
-            typer.echo(f"{error.name} is missing: this verb needs pip install 'stagecoach[server]'.", err=True)
+            typer.echo(
+                f"{error.name} is missing: this verb needs pip install 'stagecoach[embedded]' (or [server]).",
+                err=True,
+            )
             raise typer.Exit(1) from error
 
     return run
@@ -107,10 +110,11 @@ def check(
 
     async def run() -> bool:
         good = True
-        async with open_toolbox(loaded) as tools:
-            async for finding in check_everything(tools, user or getpass.getuser()):
+        async with open_toolbox(loaded, require_tables=False) as tools:
+            checks = {"token issuer": _issuer_check(loaded)}
+            async for finding in check_everything(tools, user or getpass.getuser(), checks):
                 good = good and finding.ok
-                typer.echo(f"{'ok  ' if finding.ok else 'WRONG'} {finding.what}: {finding.message}")
+                typer.echo(f"{'ok   ' if finding.ok else 'WRONG'} {finding.what}: {finding.message}")
         return good
 
     if not asyncio.run(run()):
@@ -168,6 +172,18 @@ def up(
     roots = [str(path.absolute()) for path in root] if root else [str(Path.home())]
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     asyncio.run(_up(state, roots, port, ready_file))
+
+
+def _issuer_check(settings: Settings) -> Callable[[], Awaitable[str]]:
+    from stagecoach.api.tokens import TokenChecker
+
+    async def check() -> str:
+        await TokenChecker(settings.auth).read_keys()
+        unset = [name for name in ("issuer", "audience") if getattr(settings.auth, name) is None]
+        loose = f", but auth.{' and auth.'.join(unset)} unset: tokens it made for others are believed too" if unset else ""
+        return f"its keys can be read{loose}."
+
+    return check
 
 
 def openapi_text() -> str:
@@ -242,10 +258,15 @@ async def _work(settings: Settings) -> None:
 def _run_api(settings: Settings) -> None:
     import uvicorn
 
+    from stagecoach.api.tokens import TokenChecker
     from stagecoach.wiring import open_toolbox
 
     async def begin() -> None:
         # What is wrong is said in one line before the web server takes over, which would print a stack.
+        try:
+            await TokenChecker(settings.auth).read_keys()
+        except Unavailable as error:
+            logging.getLogger(__name__).warning("%s Tokens are refused until it does.", error.message)
         async with open_toolbox(settings):
             pass
 

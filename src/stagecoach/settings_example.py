@@ -13,7 +13,6 @@ from stagecoach.settings import Settings
 
 # Values that show what a centre would write, where a default would say nothing.
 _EXAMPLES: Mapping[str, Any] = {
-    "server.public_url": "https://transfer.example.org",
     "database.url": "secret_file:/run/secrets/stagecoach-database-url",
     "s3.private_url": "https://s3.internal.example.org",
     "s3.public_url": "https://s3.example.org",
@@ -30,7 +29,6 @@ _EXAMPLES: Mapping[str, Any] = {
     "systems.directives": ["--partition=xfer", "--account={account}", "--time=12:00:00"],
     "systems.environment": {"https_proxy": "http://proxy.example.org:3128"},
     "systems.file_systems.path": "/scratch/{user}",
-    "systems.file_systems.default_work_dir": True,
     "systems.s3_url": "https://s3.internal.example.org",
     "auth.jwks": "https://sso.example.org/realms/hpc/protocol/openid-connect/certs",
     "auth.issuer": "https://sso.example.org/realms/hpc",

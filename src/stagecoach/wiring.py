@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -28,8 +29,10 @@ def utc_now() -> datetime:
 
 
 @asynccontextmanager
-async def open_toolbox(settings: Settings, nudge_worker: Callable[[], None] = lambda: None) -> AsyncIterator[Toolbox]:
-    """Everything opened, and closed again at the end.
+async def open_toolbox(
+    settings: Settings, nudge_worker: Callable[[], None] = lambda: None, *, require_tables: bool = True
+) -> AsyncIterator[Toolbox]:
+    """Everything opened, and closed again at the end. ``require_tables`` looks at the database at once.
 
     Raises:
         SettingsError: the database's tables are not of this version. Unavailable: it does not answer.
@@ -37,7 +40,8 @@ async def open_toolbox(settings: Settings, nudge_worker: Callable[[], None] = la
     async with AsyncExitStack() as stack:
         engine = open_engine(settings.database.url.get_secret_value(), settings.database.pool_size)
         stack.push_async_callback(engine.dispose)
-        await require_current(engine)
+        if require_tables:
+            await require_current(engine)
         urls = {system.name: system.s3_url for system in settings.systems if system.s3_url is not None}
         store = await stack.enter_async_context(S3Store(settings.s3, urls, utc_now))
         systems = {system.name: await _open_system(stack, system) for system in settings.systems}
@@ -71,7 +75,7 @@ def mover_source() -> bytes:
 async def _open_system(stack: AsyncExitStack, settings: SystemSettings) -> System:
     if settings.scheduler.kind == "local" or settings.ssh is None:
         scheduler = LocalScheduler(Path(settings.scheduler.state_directory or ""))
-        return System(settings, scheduler, LocalFiles())
+        return System(settings, scheduler, LocalFiles(), acts_as=getpass.getuser())
     pool = SshPool(settings.name, settings.ssh)
     stack.push_async_callback(pool.aclose)
     return System(settings, SlurmOverSsh(settings, pool), RemoteFiles(settings, pool))

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from stagecoach.core.errors import Conflict, InvalidRequest, PartsMissing, StagecoachError
+from stagecoach.core.errors import BucketMissing, Conflict, InvalidRequest, PartsMissing, StagecoachError
 from stagecoach.ports.object_store import ObjectStore, StoredPart
 
 MEBIBYTE = 1024 * 1024
@@ -316,6 +316,8 @@ class ObjectStoreContract:
 
     async def test_an_absent_bucket(self, under_test: StoreUnderTest, bucket: str) -> None:
         store = under_test.store
+        with pytest.raises(BucketMissing):
+            await store.open_multipart(bucket, "k")
         assert await store.head_object(bucket, "k") is None
         assert await store.read_object(bucket, "k", 1) is None
         await store.delete_objects(bucket, ["k"])

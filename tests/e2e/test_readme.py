@@ -26,5 +26,5 @@ def test_the_commands_of_the_by_hand_section_move_a_file_up_and_down(testbed: Te
     digests = re.findall(r"^([0-9a-f]{64})  ", done.stdout, re.MULTILINE)
     assert len(digests) == 3
     assert len(set(digests)) == 1
-    assert '"state": "done"' in done.stdout
+    assert re.search(r"^state: done$", done.stdout, re.MULTILINE)
     assert (testbed.alice.home / "big.bin").stat().st_uid == testbed.alice.uid

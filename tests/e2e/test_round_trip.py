@@ -81,7 +81,8 @@ def test_the_job_is_held_and_no_node_is_busy_while_the_parts_go_up(testbed: Test
         30,
         "the staged bytes are shown",
     )
-    assert shown and shown["state"] == "receiving"
+    assert shown
+    assert shown["state"] == "receiving"
     assert not target.exists()
     testbed.complete(begun, etags)
     assert testbed.wait(testbed.alice, begun["transferId"])["state"] == "done"

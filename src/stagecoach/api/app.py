@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 from stagecoach import __version__
 from stagecoach.api import health, transfers
 from stagecoach.api.firecrest import compute, transfer
+from stagecoach.api.gate import Gate
 from stagecoach.api.problems import FIRECREST_VERSION, add_problem_handlers
 from stagecoach.api.tokens import TokenChecker
 from stagecoach.flows.toolbox import Toolbox
@@ -39,6 +40,8 @@ def create_app(open_toolbox: Opener, auth: AuthSettings) -> FastAPI:
     add_problem_handlers(app)
     for module in (health, transfers, transfer, compute):
         app.include_router(module.router)
+
+    app.add_middleware(Gate)
 
     @app.middleware("http")
     async def _firecrest_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:

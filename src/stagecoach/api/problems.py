@@ -15,7 +15,22 @@ from stagecoach.wire.shapes import Problem
 
 log = logging.getLogger(__name__)
 
+
+class BodyTooLarge(errors.InvalidRequest):
+    """More bytes than any request of ours has."""
+
+    code = "body_too_large"
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"The request's body is larger than {limit_bytes} bytes.", data={"limit_bytes": limit_bytes})
+
+    def as_http(self) -> HTTPException:
+        """For where the framework reads the body: it lets no other exception through."""
+        return HTTPException(413, self.message)
+
+
 STATUS: dict[type[errors.StagecoachError], int] = {
+    BodyTooLarge: 413,
     errors.InvalidRequest: 400,
     errors.NotAuthenticated: 401,
     errors.PermissionRefused: 403,
@@ -47,18 +62,12 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(errors.StagecoachError)
     async def _ours(request: Request, error: errors.StagecoachError) -> JSONResponse:
-        status = status_of(error)
-        headers = {}
-        if status == 503:
-            headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-        if status == 401:
-            headers["WWW-Authenticate"] = "Bearer"
-        if status >= 500:
-            log.warning("%s %s: %s: %s", request.method, request.url.path, error.code, error.message)
-        return _answer(request, status, "error", error.code, error.message, error.data or None, headers)
+        return problem_answer(request, error)
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
+        if any(problem["type"] == "json_invalid" for problem in error.errors()):
+            return _answer(request, 400, "validation", "validation_error", "The body is not valid JSON.", None, {})
         fields = [
             {
                 "location": str(problem["loc"][0]) if problem["loc"] else "body",
@@ -79,9 +88,22 @@ def add_problem_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
         # The web server logs the stack; the caller learns nothing of the inside.
-        log.error("%s %s failed: %s", request.method, request.url.path, type(error).__name__, exc_info=error)
+        log.error("%s %s failed: %s", request.method, request.url.path, type(error).__name__)
         message = "The service made a mistake; it has been logged. Try again, and tell the administrators if it stays."
         return _answer(request, 500, "error", "internal_error", message, None, {})
+
+
+def problem_answer(request: Request, error: errors.StagecoachError) -> JSONResponse:
+    """The answer to one of our own failures."""
+    status = status_of(error)
+    headers = {}
+    if status == 503:
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if status >= 500:
+        log.warning("%s %s: %s: %s", request.method, request.url.path, error.code, error.message)
+    return _answer(request, status, "error", error.code, error.message, error.data or None, headers)
 
 
 def _answer(
@@ -97,4 +119,6 @@ def _answer(
     problem = Problem(errorType=error_type, code=code, message=message, data=data, user=user)
     # The framework answers an unforeseen failure outside all middleware, so the version is set here as well.
     headers = {"f7t-appversion": FIRECREST_VERSION, **headers}
+    if user is not None:
+        headers["f7t-authusername"] = user
     return JSONResponse(problem.model_dump(mode="json"), status_code=status, headers=headers)

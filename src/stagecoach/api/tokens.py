@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -16,14 +17,20 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from stagecoach.core.access import Caller
-from stagecoach.core.errors import NotAuthenticated, SettingsError, Unavailable
+from stagecoach.core.errors import NotAuthenticated, SettingsError, StagecoachError, Unavailable
 from stagecoach.settings import AuthSettings
+
+log = logging.getLogger(__name__)
 
 MAX_TOKEN_LENGTH = 16 * 1024
 # An unknown key id makes us read the keys again, but a stream of forged tokens must not become a stream of requests.
 MIN_REFRESH_SECONDS = 30.0
 KEYS_LIFE_SECONDS = 3600.0
-_USERNAME = re.compile(r"[^\x00-\x20\x7f/]{1,64}")
+FETCH_SECONDS = 5.0
+# Lone surrogates, which JSON can hold, are no text that a database or an answer could carry.
+_USERNAME = re.compile(r"[^\x00-\x20\x7f/\ud800-\udfff]{1,64}")
+
+log = logging.getLogger(__name__)
 
 
 class TokenChecker:
@@ -33,7 +40,8 @@ class TokenChecker:
         self._settings = settings
         self._clock = clock
         self._keys: KeySet | None = None
-        self._read_at = float("-inf")
+        self._read_at = self._tried_at = float("-inf")
+        self._tried_at = float("-inf")
         self._reading = asyncio.Lock()
 
     async def caller(self, token: str) -> Caller:
@@ -55,11 +63,13 @@ class TokenChecker:
 
     async def _claims(self, token: str) -> dict[str, Any]:
         settings = self._settings
-        keys = await self._current_keys()
+        now = self._clock()
+        keys = await self._keys_not_older_than(now - KEYS_LIFE_SECONDS)
         try:
             decoded = _decode(token, keys, list(settings.algorithms))
         except ValueError:
-            keys = await self._current_keys(at_least=self._clock() - MIN_REFRESH_SECONDS)
+            # Perhaps signed by a key that is newer than what we read.
+            keys = await self._keys_not_older_than(now - MIN_REFRESH_SECONDS)
             try:
                 decoded = _decode(token, keys, list(settings.algorithms))
             except ValueError as error:
@@ -76,26 +86,42 @@ class TokenChecker:
             raise NotAuthenticated(f"The token does not hold: {_plain_claim_error(error)}.") from error
         return decoded
 
-    async def _current_keys(self, at_least: float | None = None) -> KeySet:
-        oldest = at_least if at_least is not None else self._clock() - KEYS_LIFE_SECONDS
-        async with self._reading:
-            if self._keys is None or self._read_at < oldest:
-                self._keys = await self._read_keys()
-                self._read_at = self._clock()
-            return self._keys
+    async def read_keys(self) -> None:
+        """Read the issuer's keys now. Raises SettingsError or Unavailable, naming auth.jwks, when that fails."""
+        self._tried_at = self._clock()
+        self._keys = await self._fetch_keys()
+        self._read_at = self._clock()
 
-    async def _read_keys(self) -> KeySet:
+    async def _keys_not_older_than(self, moment: float) -> KeySet:
+        """Keys read since ``moment`` if they can be had; else those we have, and only without any is it an error.
+
+        One reading at a time, and not again for a while after one that failed: neither a stream of forged tokens nor
+        an issuer that is down may hold up those whose tokens are good.
+        """
+        if self._keys is None or self._read_at < moment:
+            async with self._reading:
+                may_try = self._clock() - self._tried_at >= MIN_REFRESH_SECONDS
+                if (self._keys is None or self._read_at < moment) and may_try:
+                    try:
+                        await self.read_keys()
+                    except StagecoachError as error:
+                        log.warning("the token issuer's keys could not be read: %s", error.message)
+        if self._keys is None:
+            raise Unavailable("The token issuer's keys cannot be read now; try again in a minute.")
+        return self._keys
+
+    async def _fetch_keys(self) -> KeySet:
         source = self._settings.jwks
         try:
             if source.startswith(("https://", "http://")):
-                async with httpx.AsyncClient(timeout=10, follow_redirects=False) as client:
+                async with httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False) as client:
                     answer = await client.get(source)
                     answer.raise_for_status()
                     return KeySet.import_key_set(answer.json())
             text = await asyncio.to_thread(Path(source).read_text, encoding="utf-8")
             return KeySet.import_key_set(json.loads(text))
         except httpx.HTTPError as error:
-            raise Unavailable("The token issuer's keys (auth.jwks) cannot be read now; try again.") from error
+            raise Unavailable(f"auth.jwks: {source} does not answer ({type(error).__name__}).") from error
         except (OSError, ValueError, JoseError, KeyError, TypeError) as error:
             raise SettingsError(f"auth.jwks: {source} holds no readable key set ({type(error).__name__}).") from error
 

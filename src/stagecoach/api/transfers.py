@@ -18,6 +18,8 @@ from stagecoach.flows.sign_urls import sign_download_url, sign_head_url
 from stagecoach.wire import transfers as wire
 
 router = APIRouter(prefix="/transfers", tags=["transfers"], responses=PROBLEM_ANSWERS)
+# PostgreSQL takes no NUL in a text.
+NO_NUL = r"^[^\x00]*$"
 TransferId = Annotated[str, Path(max_length=64, description="A transfer's id.")]
 
 
@@ -25,11 +27,13 @@ TransferId = Annotated[str, Path(max_length=64, description="A transfer's id.")]
 async def get_transfers(
     caller: CurrentCaller,
     tools: Tools,
-    system: Annotated[str | None, Query(max_length=64)] = None,
+    system: Annotated[str | None, Query(max_length=64, pattern=NO_NUL)] = None,
     direction: Direction | None = None,
     state: Annotated[list[State] | None, Query(description="One or several.", max_length=20)] = None,
-    owner: Annotated[str | None, Query(max_length=64, description="Administrators: whose; all when absent.")] = None,
-    after: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
+    owner: Annotated[
+        str | None, Query(max_length=64, pattern=NO_NUL, description="Administrators: whose; all when absent.")
+    ] = None,
+    after: Annotated[str | None, Query(max_length=64, pattern=NO_NUL, description="`next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> wire.TransferPage:
     """Newest first, the caller's own (an administrator's: everybody's)."""

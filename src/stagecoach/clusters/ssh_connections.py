@@ -10,7 +10,7 @@ from stagecoach.clusters.breaker import Breaker
 from stagecoach.clusters.ssh_links import Lane, Link
 from stagecoach.clusters.ssh_login import checked_username, open_connection
 from stagecoach.core.errors import PermissionRefused, SystemUnavailable
-from stagecoach.settings import SshSettings
+from stagecoach.settings.systems import SshSettings
 
 # sshd drops connections at random when more than MaxStartups (10) are logging in at once.
 MAX_LOGINS_AT_ONCE = 6

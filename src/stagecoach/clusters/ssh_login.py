@@ -11,7 +11,7 @@ from typing import Any
 import asyncssh
 
 from stagecoach.core.errors import PermissionRefused, StagecoachError, SystemUnavailable
-from stagecoach.settings import CredentialsSettings, SshSettings
+from stagecoach.settings.systems import CredentialsSettings, SshSettings
 
 _USERNAME = re.compile(r"[a-z_][a-z0-9_.@-]{0,127}")
 KEEPALIVES_LOST = 3
@@ -91,6 +91,9 @@ async def open_connection(system_name: str, settings: SshSettings, username: str
             gateway.abort()
         if isinstance(error, (OSError, asyncssh.Error)):
             raise _explained(error, system_name, where, username, settings.connect_timeout_seconds) from error
+        if isinstance(error, ValueError):
+            message = f"{system_name}: the host name or a host key in its settings cannot be used; tell the administrators."
+            raise SystemUnavailable(message) from error
         raise
 
 

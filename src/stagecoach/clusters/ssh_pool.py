@@ -18,7 +18,7 @@ import asyncssh
 from stagecoach.clusters.ssh_connections import Connections
 from stagecoach.clusters.ssh_links import Link
 from stagecoach.core.errors import SystemUnavailable
-from stagecoach.settings import SshSettings
+from stagecoach.settings.systems import SshSettings
 
 MAX_OUTPUT_BYTES = 32 * 1024 * 1024
 MAX_START_ATTEMPTS = 5

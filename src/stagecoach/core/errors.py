@@ -18,7 +18,9 @@
     └── Unavailable                   trying again can help
         ├── SystemUnavailable         SSH, scheduler
         │   └── SubmissionUncertain   a job may or may not have been created
-        └── StoreUnavailable          S3
+        ├── StoreUnavailable          S3
+        │   └── BucketMissing         the bucket is gone
+        └── DatabaseUnavailable       our own memory
     SubmissionRefused is an InvalidRequest: the scheduler's own words say what to change.
 
 A message is fit for a scientist and holds no secret. HTTP numbers live in ``api/problems.py`` alone, exit codes in
@@ -174,3 +176,15 @@ class StoreUnavailable(Unavailable):
     """The S3 store does not answer or answers with errors of its own."""
 
     code = "store_unavailable"
+
+
+class BucketMissing(StoreUnavailable):
+    """The bucket does not exist (any more)."""
+
+    code = "bucket_missing"
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database does not answer."""
+
+    code = "database_unavailable"

@@ -8,7 +8,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stagecoach.database.engine import reading
+from stagecoach.database.engine import reading, writing
 from stagecoach.database.tables import buckets
 
 
@@ -17,23 +17,22 @@ class Buckets:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._reading = reading(engine)
 
     async def fingerprint(self, name: str) -> str | None:
         """Of the rules the bucket was last given; None for a bucket never seen."""
-        async with self._reading.connect() as connection:
+        async with reading(self._engine) as connection:
             result = await connection.execute(select(buckets.c.rules_fingerprint).where(buckets.c.name == name))
             return result.scalar_one_or_none()
 
     async def remember(self, name: str, owner: str, fingerprint: str, now: datetime) -> None:
         """The bucket exists and has these rules."""
         values = {"rules_fingerprint": fingerprint, "checked_at": now}
-        async with self._engine.begin() as connection:
+        async with writing(self._engine) as connection:
             result = await connection.execute(update(buckets).where(buckets.c.name == name).values(**values))
             if result.rowcount:
                 return
         try:
-            async with self._engine.begin() as connection:
+            async with writing(self._engine) as connection:
                 await connection.execute(insert(buckets).values(name=name, owner=owner, **values))
         except IntegrityError:
             # Another request was first with the same bucket and the same settings.
@@ -42,5 +41,5 @@ class Buckets:
     async def with_other_rules(self, fingerprint: str) -> list[tuple[str, str]]:
         """(name, owner) of every bucket whose rules differ."""
         query = select(buckets.c.name, buckets.c.owner).where(buckets.c.rules_fingerprint != fingerprint)
-        async with self._reading.connect() as connection:
+        async with reading(self._engine) as connection:
             return [(name, owner) for name, owner in (await connection.execute(query)).all()]

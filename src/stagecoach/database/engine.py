@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,17 +15,49 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import event, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from stagecoach.core.errors import SettingsError, Unavailable
+from stagecoach.core.errors import DatabaseUnavailable, SettingsError
 
+log = logging.getLogger(__name__)
+
+POOL_SECONDS = 10
+CONNECT_SECONDS = 5
+ANSWER_SECONDS = 20
+HEALTH_SECONDS = 3
 READS_ONLY = "stagecoach_reads_only"
 
 
-def reading(engine: AsyncEngine) -> AsyncEngine:
-    """The same engine for transactions that only read, so that on SQLite they do not wait for the writer's lock."""
-    return engine.execution_options(**{READS_ONLY: True})
+@asynccontextmanager
+async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A transaction that only reads: on SQLite it does not wait for the writer's lock. Raises DatabaseUnavailable."""
+    with _plain_errors():
+        async with engine.execution_options(**{READS_ONLY: True}).connect() as connection:
+            yield connection
+
+
+@asynccontextmanager
+async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A transaction, committed at the end. Raises DatabaseUnavailable."""
+    with _plain_errors():
+        async with engine.begin() as connection:
+            yield connection
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """What the driver says holds statements and values; the user is told only that the database is away."""
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeout, OSError) as error:
+        log.warning("database: %s: %s", type(error).__name__, str(error).splitlines()[0] if str(error) else "")
+        raise DatabaseUnavailable("The database does not answer; try again in a moment.") from error
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        raise DatabaseUnavailable("The database's connection was lost; try again in a moment.") from error
 
 
 def open_engine(url: str, pool_size: int = 10) -> AsyncEngine:
@@ -29,11 +65,23 @@ def open_engine(url: str, pool_size: int = 10) -> AsyncEngine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
         return create_async_engine(
-            parsed, pool_size=pool_size, max_overflow=0, pool_pre_ping=True, pool_recycle=1800, pool_timeout=30
+            parsed,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_pre_ping=True,
+            pool_recycle=1800,
+            pool_timeout=POOL_SECONDS,
+            hide_parameters=True,
+            # A server that swallows packets must cost one timeout, not the minutes that TCP would wait.
+            connect_args={
+                "connect_timeout": CONNECT_SECONDS,
+                "tcp_user_timeout": 1000 * ANSWER_SECONDS,
+                "options": f"-c statement_timeout={1000 * ANSWER_SECONDS}",
+            },
         )
     if parsed.database not in {None, "", ":memory:"}:
         Path(str(parsed.database)).expanduser().parent.mkdir(parents=True, exist_ok=True)
-    engine = create_async_engine(parsed, connect_args={"timeout": 30})
+    engine = create_async_engine(parsed, connect_args={"timeout": ANSWER_SECONDS}, hide_parameters=True)
 
     @event.listens_for(engine.sync_engine, "connect")
     def _configure(connection: Any, _record: object) -> None:
@@ -41,7 +89,7 @@ def open_engine(url: str, pool_size: int = 10) -> AsyncEngine:
         # first reads and then writes would otherwise fail with "database is locked" without waiting.
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=30000"):
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"busy_timeout={1000 * ANSWER_SECONDS}"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
@@ -73,8 +121,10 @@ async def migrate(engine: AsyncEngine, revision: str = "head") -> None:
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
 
-    async with engine.begin() as connection:
+    async with writing(engine) as connection:
         if engine.dialect.name == "postgresql":
+            # A migration may take longer than any request, and may have to wait for another's.
+            await connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
             await connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7238501)")
         await connection.run_sync(upgrade)
 
@@ -86,10 +136,10 @@ async def require_current(engine: AsyncEngine) -> None:
         return MigrationContext.configure(connection).get_current_revision()
 
     try:
-        async with engine.connect() as connection:
+        async with reading(engine) as connection:
             found = await connection.run_sync(current)
-    except (DBAPIError, OSError) as error:
-        raise Unavailable("The database does not answer; check database.url and that it runs.") from error
+    except DatabaseUnavailable as error:
+        raise DatabaseUnavailable("The database does not answer; check database.url and that it runs.") from error
     head = ScriptDirectory.from_config(alembic_config()).get_current_head()
     if found != head:
         raise SettingsError(
@@ -100,12 +150,8 @@ async def require_current(engine: AsyncEngine) -> None:
 async def is_alive(engine: AsyncEngine) -> bool:
     """Whether a trivial query is answered."""
     try:
-        async with engine.connect() as connection:
-            await _ask(connection)
-    except (DBAPIError, OSError):
+        async with asyncio.timeout(HEALTH_SECONDS), reading(engine) as connection:
+            await connection.exec_driver_sql("SELECT 1")
+    except (DatabaseUnavailable, TimeoutError):
         return False
     return True
-
-
-async def _ask(connection: AsyncConnection) -> None:
-    await connection.exec_driver_sql("SELECT 1")

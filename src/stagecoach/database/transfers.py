@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stagecoach.core.errors import StaleVersion
 from stagecoach.core.transfer import ENDS, Direction, HistoryEntry, State, Transfer, TransferFilter, WaitPolicy
-from stagecoach.database.engine import is_alive, reading
+from stagecoach.database.engine import is_alive, reading, writing
 from stagecoach.database.tables import transfer_history, transfers
 
 _COLUMNS = {field.name for field in fields(Transfer)}
@@ -23,17 +23,16 @@ class Transfers:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._reading = reading(engine)
 
     async def add(self, transfer: Transfer, message: str) -> None:
         """Insert a new row and the first line of its story."""
-        async with self._engine.begin() as connection:
+        async with writing(self._engine) as connection:
             await connection.execute(insert(transfers).values(**_to_row(transfer)))
             await connection.execute(insert(transfer_history).values(**_story(transfer, message)))
 
     async def get(self, transfer_id: str) -> Transfer | None:
         """The row, or None."""
-        async with self._reading.connect() as connection:
+        async with reading(self._engine) as connection:
             result = await connection.execute(select(transfers).where(transfers.c.id == transfer_id))
             row = result.mappings().first()
         return _from_row(row) if row else None
@@ -46,13 +45,13 @@ class Transfers:
             .order_by(transfers.c.id.desc())
             .limit(10)
         )
-        async with self._reading.connect() as connection:
+        async with reading(self._engine) as connection:
             return [_from_row(row) for row in (await connection.execute(query)).mappings()]
 
     async def history(self, transfer_id: str) -> list[HistoryEntry]:
         """Oldest first."""
         query = select(transfer_history).where(transfer_history.c.transfer_id == transfer_id).order_by(transfer_history.c.number)
-        async with self._reading.connect() as connection:
+        async with reading(self._engine) as connection:
             rows = (await connection.execute(query)).mappings().all()
         return [HistoryEntry(row["at"], State(row["state"]), row["message"]) for row in rows]
 
@@ -69,7 +68,7 @@ class Transfers:
             query = query.where(transfers.c.state.in_([state.value for state in wanted.states]))
         if wanted.before_id is not None:
             query = query.where(transfers.c.id < wanted.before_id)
-        async with self._reading.connect() as connection:
+        async with reading(self._engine) as connection:
             return [_from_row(row) for row in (await connection.execute(query)).mappings()]
 
     async def count_open(self, owner: str, system: str) -> int:
@@ -85,7 +84,7 @@ class Transfers:
                 or_(transfers.c.direction == Direction.UPLOAD.value, transfers.c.state != State.STAGED.value),
             )
         )
-        async with self._reading.connect() as connection:
+        async with reading(self._engine) as connection:
             return int((await connection.execute(query)).scalar_one())
 
     async def save(self, transfer: Transfer, *messages: str, next_check_at: datetime | None) -> Transfer:
@@ -101,7 +100,7 @@ class Transfers:
             lease_owner=None,
             lease_until=None,
         )
-        async with self._engine.begin() as connection:
+        async with writing(self._engine) as connection:
             result = await connection.execute(
                 update(transfers)
                 .where(transfers.c.id == transfer.id, transfers.c.version == transfer.version)
@@ -113,18 +112,21 @@ class Transfers:
                 await connection.execute(insert(transfer_history).values(**_story(saved, message)))
         return saved
 
-    async def claim_due(self, worker: str, now: datetime, lease_seconds: float, limit: int) -> list[Transfer]:
+    async def claim_due(
+        self, worker: str, now: datetime, lease_seconds: float, limit: int, *, without_systems: Sequence[str] = ()
+    ) -> list[Transfer]:
         """Take rows that are due and that nobody holds; a dead worker's lease runs out by itself.
 
         The lease is given back by :meth:`save` or :meth:`put_off`.
         """
-        free = or_(transfers.c.lease_until.is_(None), transfers.c.lease_until < now)
+        free = and_(
+            transfers.c.next_check_at.is_not(None),
+            transfers.c.next_check_at <= now,
+            or_(transfers.c.lease_until.is_(None), transfers.c.lease_until < now),
+            transfers.c.system.not_in(without_systems),
+        )
         due = (
-            select(transfers.c.id)
-            .where(and_(transfers.c.next_check_at.is_not(None), transfers.c.next_check_at <= now, free))
-            .order_by(transfers.c.next_check_at)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
+            select(transfers.c.id).where(free).order_by(transfers.c.next_check_at).limit(limit).with_for_update(skip_locked=True)
         )
         claim = (
             update(transfers)
@@ -132,21 +134,17 @@ class Transfers:
             .values(lease_owner=worker, lease_until=now + timedelta(seconds=lease_seconds))
             .returning(transfers)
         )
-        async with self._reading.connect() as connection:
-            first = await connection.execute(
-                select(transfers.c.id)
-                .where(and_(transfers.c.next_check_at.is_not(None), transfers.c.next_check_at <= now, free))
-                .limit(1)
-            )
+        async with reading(self._engine) as connection:
+            first = await connection.execute(select(transfers.c.id).where(free).limit(1))
             if first.first() is None:
                 return []
-        async with self._engine.begin() as connection:
+        async with writing(self._engine) as connection:
             return [_from_row(row) for row in (await connection.execute(claim)).mappings()]
 
-    async def put_off(self, transfer: Transfer, next_check_at: datetime) -> None:
-        """Give the lease back unchanged; nothing happens when somebody else moved the row."""
-        async with self._engine.begin() as connection:
-            await connection.execute(
+    async def put_off(self, transfer: Transfer, next_check_at: datetime) -> bool:
+        """Give the lease back, and note only why it waits; nothing happens, and it is false, when somebody else moved the row."""
+        async with writing(self._engine) as connection:
+            result = await connection.execute(
                 update(transfers)
                 .where(transfers.c.id == transfer.id, transfers.c.version == transfer.version)
                 .values(
@@ -154,15 +152,20 @@ class Transfers:
                     lease_owner=None,
                     lease_until=None,
                     failed_looks=transfer.failed_looks,
+                    reason=transfer.reason,
                 )
             )
+        return result.rowcount == 1
 
     async def demand_cleaning(self, transfer_id: str, now: datetime) -> None:
-        """Have an ended transfer cleaned once more: something may have been made for it after it was cleaned."""
-        async with self._engine.begin() as connection:
+        """Have an ended transfer cleaned once more: something may have been made for it after it was cleaned.
+
+        One that is being cancelled gets a new version, so that a clean-up under way does not have the last word.
+        """
+        async with writing(self._engine) as connection:
             await connection.execute(
                 update(transfers)
-                .where(transfers.c.id == transfer_id, transfers.c.state.in_([state.value for state in ENDS]))
+                .where(transfers.c.id == transfer_id, transfers.c.state.in_([state.value for state in (*ENDS, State.CANCELLING)]))
                 .values(cleaned=False, next_check_at=now, version=transfers.c.version + 1)
             )
 

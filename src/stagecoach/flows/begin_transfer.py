@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from stagecoach.core import names
 from stagecoach.core.access import Caller
-from stagecoach.core.errors import InvalidRequest, SizeRefused, StagecoachError, StaleVersion
+from stagecoach.core.errors import BucketMissing, InvalidRequest, SizeRefused, StagecoachError, StaleVersion
 from stagecoach.core.parts import plan_parts
 from stagecoach.core.transfer import Direction, State, Transfer, WaitPolicy, advance
 from stagecoach.flows.clean_up import clean_up_now
@@ -59,7 +59,7 @@ async def begin_upload(
     Raises:
         InvalidRequest and below: nothing was made. Unavailable: nothing stays.
     """
-    system = tools.system(system_name)
+    system = tools.system_for(caller.username, system_name)
     checked = checked_account(system, account)
     _check_size(system, size_bytes)
     plan_parts(size_bytes, tools.settings.s3.max_part_size_bytes, tools.settings.s3.min_part_size_bytes)
@@ -75,7 +75,7 @@ async def begin_download(
     tools: Toolbox, caller: Caller, system_name: str, path: str, account: str | None = None
 ) -> BegunDownload:
     """Bucket, multipart, ticket and job are made; the transfer is ``queued``. Raises as :func:`begin_upload`."""
-    system = tools.system(system_name)
+    system = tools.system_for(caller.username, system_name)
     checked = checked_account(system, account)
     await _check_open_transfers(tools, caller, system)
     source = await look_at_source(system, caller.username, path)
@@ -143,8 +143,7 @@ async def _make(tools: Toolbox, transfer: Transfer, ready: State) -> Transfer:
     await tools.transfers.add(transfer, f"{transfer.direction.value.capitalize()} of {transfer.size_bytes} bytes asked for.")
     later = transfer.next_check_at
     try:
-        await ensure_bucket(tools, transfer)
-        upload_id = await tools.store.open_multipart(transfer.bucket, names.object_key(transfer.id))
+        upload_id = await _open_multipart(tools, transfer)
         transfer = replace(transfer, upload_id=upload_id)
         await write_ticket(tools, transfer)
         await prepare_job_directory(tools, transfer)
@@ -157,13 +156,18 @@ async def _make(tools: Toolbox, transfer: Transfer, ready: State) -> Transfer:
         raise
 
 
-async def ensure_bucket(tools: Toolbox, transfer: Transfer) -> None:
-    """The user's bucket exists and has today's rules; the store is asked only when that is not known already."""
+async def _open_multipart(tools: Toolbox, transfer: Transfer) -> str:
+    """In the user's bucket, which is made or brought up to today's rules; the store is asked only when need be."""
     fingerprint = tools.store.bucket_rules_fingerprint()
+    key = names.object_key(transfer.id)
     if await tools.buckets.fingerprint(transfer.bucket) == fingerprint:
-        return
+        try:
+            return await tools.store.open_multipart(transfer.bucket, key)
+        except BucketMissing:
+            log.warning("bucket %s was removed by somebody else; it is made again", transfer.bucket)
     await tools.store.ensure_bucket(transfer.bucket)
     await tools.buckets.remember(transfer.bucket, transfer.owner, fingerprint, tools.now())
+    return await tools.store.open_multipart(transfer.bucket, key)
 
 
 async def _ready(tools: Toolbox, transfer: Transfer, ready: State) -> Transfer:
@@ -176,6 +180,9 @@ async def _ready(tools: Toolbox, transfer: Transfer, ready: State) -> Transfer:
         held = "held until the object is whole" if waits_held(transfer) else "waiting for the object"
         message = f"Staging job {made.job_id} is {held}; waiting for {made.part_count} parts."
     else:
+        # The store ends an incomplete upload then, so a job that starts later could not put its parts.
+        days = tools.settings.s3.bucket_lifecycle_configuration.abort_incomplete_multipart_days
+        made = replace(made, expires_at=now + timedelta(days=days))
         message = f"Staging job {made.job_id} is in the queue."
     saved = await tools.transfers.save(made, message, next_check_at=tools.soon(tools.settings.worker.poll_min_seconds))
     tools.nudge_worker()
@@ -184,13 +191,21 @@ async def _ready(tools: Toolbox, transfer: Transfer, ready: State) -> Transfer:
 
 async def _abandon(tools: Toolbox, transfer: Transfer, error: StagecoachError) -> None:
     """The request fails: leave the row as failed with the reason, and take back what was made as far as it goes now."""
-    now = tools.now()
-    current = await tools.transfers.get(transfer.id) or transfer
-    known = replace(transfer, version=current.version, submission_tried=current.submission_tried)
-    failed = advance(known, State.FAILED, now, code=error.code, reason=error.message)
-    try:
-        failed = await tools.transfers.save(failed, error.message, next_check_at=now)
-    except StaleVersion:
-        log.info("transfer %s was already taken over by a worker", transfer.id)
+    for _ in range(5):
+        now = tools.now()
+        current = await tools.transfers.get(transfer.id)
+        if current is None:
+            return
+        # What this request made and could not note down before; the time, because a late job is waited for from now.
+        known = replace(current, upload_id=transfer.upload_id, job_id=transfer.job_id, cleaned=False, changed_at=now)
+        is_ours = current.state is State.PREPARING
+        left = advance(known, State.FAILED, now, code=error.code, reason=error.message) if is_ours else known
+        try:
+            # A cancel, or a worker that gave the request up, may have been first: then its word stays, and it cleans again.
+            left = await tools.transfers.save(left, *([error.message] if is_ours else []), next_check_at=now)
+        except StaleVersion:
+            continue
+        if left.state.is_end:
+            await clean_up_now(tools, left)
         return
-    await clean_up_now(tools, failed)
+    log.warning("transfer %s: changed all the time while its request failed", transfer.id)

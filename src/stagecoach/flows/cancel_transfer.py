@@ -15,7 +15,7 @@ from stagecoach.core.access import Caller
 from stagecoach.core.errors import Conflict, StagecoachError, StaleVersion
 from stagecoach.core.tickets import MAX_RECEIPT_BYTES, read_receipt
 from stagecoach.core.transfer import Direction, State, Transfer, advance
-from stagecoach.flows.clean_up import end_job, remove_leftovers
+from stagecoach.flows.clean_up import end_job, remove_leftovers, seconds_until_last_look
 from stagecoach.flows.show_transfers import show_transfer
 from stagecoach.flows.toolbox import Toolbox
 
@@ -37,10 +37,12 @@ async def cancel_transfer(tools: Toolbox, caller: Caller, transfer_id: str) -> T
         return transfer
     try:
         async with asyncio.timeout(INLINE_SECONDS):
+            pause = LOOK_SECONDS
             while transfer.state is State.CANCELLING:
                 transfer = await carry_out_cancel(tools, transfer)
                 if transfer.state is State.CANCELLING:
-                    await asyncio.sleep(LOOK_SECONDS)
+                    await asyncio.sleep(pause)
+                    pause *= 2
             return await tools.transfers.save(transfer, end_message(transfer), next_check_at=next_look(tools, transfer))
     except TimeoutError:
         log.info("transfer %s: the worker will finish cancelling", transfer_id)
@@ -93,5 +95,8 @@ def end_message(transfer: Transfer) -> str:
 
 
 def next_look(tools: Toolbox, transfer: Transfer) -> datetime | None:
-    """Never again once all is clean; at once otherwise."""
-    return None if transfer.cleaned else tools.now()
+    """At once until all is clean; then perhaps one last time."""
+    if not transfer.cleaned:
+        return tools.now()
+    seconds = seconds_until_last_look(transfer)
+    return None if seconds is None else tools.soon(seconds)

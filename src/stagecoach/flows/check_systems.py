@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import httpx
@@ -13,6 +13,7 @@ from stagecoach.core.paths import expanded_roots
 from stagecoach.flows.submit_job import choose_job_directory
 from stagecoach.flows.toolbox import System, Toolbox
 from stagecoach.ports.files import FileKind
+from stagecoach.ports.object_store import Audience
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +25,15 @@ class Finding:
     message: str
 
 
-async def check_everything(tools: Toolbox, username: str) -> AsyncIterator[Finding]:
-    """Each finding as soon as it is made. A check leaves nothing behind but an empty bucket."""
+async def check_everything(
+    tools: Toolbox, username: str, more: Mapping[str, Callable[[], Awaitable[str]]]
+) -> AsyncIterator[Finding]:
+    """Each finding as soon as it is made; ``more`` are the caller's own. A check leaves nothing behind but an empty bucket."""
     yield await _tried("database", lambda: _database(tools))
+    for what, check in more.items():
+        yield await _tried(what, check)
     yield await _tried("s3", lambda: _store(tools, username))
-    yield await _tried("s3 presigned URLs", lambda: _presigned(tools, username))
+    yield await _tried("s3 presigned URLs for clients", lambda: _presigned(tools, username, "client", None))
     if not tools.systems:
         yield Finding(False, "systems", "none is configured; add one under 'systems' in the settings.")
     for name, system in tools.systems.items():
@@ -37,6 +42,8 @@ async def check_everything(tools: Toolbox, username: str) -> AsyncIterator[Findi
         if not login.ok:
             continue
         yield await _tried(f"{name} scheduler", lambda system=system: system.scheduler.ping(username))  # type: ignore[misc]
+        if system.settings.s3_url is not None:
+            yield await _tried(f"{name} presigned URLs", lambda name=name: _presigned(tools, username, "system", name))  # type: ignore[misc]
         yield await _tried(f"{name} work directory", lambda system=system: _work_directory(tools, system, username))  # type: ignore[misc]
         for root in expanded_roots(system.settings.roots, username):
             yield await _tried(f"{name} file system {root}", lambda s=system, r=root: _file_system(s, username, r))  # type: ignore[misc]
@@ -67,19 +74,19 @@ async def _store(tools: Toolbox, username: str) -> str:
     return f"a bucket ({bucket}) can be made, written, read and cleaned."
 
 
-async def _presigned(tools: Toolbox, username: str) -> str:
-    """The public URL is tried from here; where only outsiders reach it, the message says so."""
+async def _presigned(tools: Toolbox, username: str, audience: Audience, system: str | None) -> str:
+    """Tried from here; where only others reach the address, the message says so."""
     bucket = names.bucket_name(tools.settings.s3.bucket_prefix, username)
     key = names.ticket_key("check-" + tools.new_id())
-    url = tools.store.presign("PUT", bucket, key, audience="client", ttl_seconds=60)
-    address = tools.settings.s3.client_url
+    url = tools.store.presign("PUT", bucket, key, audience=audience, ttl_seconds=60, system=system)
+    address = url.split(f"/{bucket}", 1)[0]
     try:
         async with httpx.AsyncClient(timeout=10) as client:
             answer = await client.put(url, content=b"check")
     except httpx.HTTPError as error:
         raise StagecoachError(
-            f"{address} cannot be reached from here ({type(error).__name__}); if clients do, this can be ignored, "
-            "else mend s3.public_url."
+            f"{address} cannot be reached from here ({type(error).__name__}); if those who use it do, this can be ignored, "
+            "else mend s3.public_url or the system's s3_url."
         ) from error
     finally:
         await tools.store.delete_objects(bucket, [key])

@@ -22,11 +22,21 @@ log = logging.getLogger(__name__)
 # How long a job may still come to exist after its submission's answer was lost (a frozen controller that wakes up).
 LATE_JOB_SECONDS = 120
 MAX_LOG_BYTES = 16 * 1024
+SYSTEM_AWAY_SECONDS = 24 * 3600
+# A client's completion may have been on its way when its upload was aborted, and some stores let it win.
+LAST_LOOK_SECONDS = 60.0
 
 
 async def clean_up(tools: Toolbox, transfer: Transfer) -> Transfer:
     """One attempt. Returns the transfer with ``cleaned`` true when nothing is left, else as it was. Saves nothing."""
-    if not await end_job(tools, transfer):
+    try:
+        job_ended = await end_job(tools, transfer)
+    except StagecoachError:
+        # A system that is gone, or that lets this user in no more, must not keep the user's data in the store.
+        if tools.now() - transfer.changed_at > timedelta(seconds=SYSTEM_AWAY_SECONDS):
+            await remove_staged_data(tools, transfer)
+        raise
+    if not job_ended:
         return transfer
     return await remove_leftovers(tools, transfer)
 
@@ -46,12 +56,19 @@ async def clean_up_now(tools: Toolbox, transfer: Transfer) -> Transfer:
     try:
         cleaned = await clean_up(tools, transfer)
         if cleaned.cleaned:
-            return await tools.transfers.save(cleaned, next_check_at=None)
+            seconds = seconds_until_last_look(cleaned)
+            return await tools.transfers.save(cleaned, next_check_at=None if seconds is None else tools.soon(seconds))
     except StaleVersion:
         log.info("transfer %s: another process is cleaning up", transfer.id)
     except StagecoachError as error:
         log.warning("transfer %s: cleaning up will be tried again: %s", transfer.id, error.message)
     return transfer
+
+
+def seconds_until_last_look(transfer: Transfer) -> float | None:
+    """When a cleaned transfer's staged data is looked for once more; None: never."""
+    could_complete_late = transfer.direction is Direction.UPLOAD and transfer.state is not State.DONE
+    return LAST_LOOK_SECONDS if could_complete_late else None
 
 
 async def end_job(tools: Toolbox, transfer: Transfer) -> bool:

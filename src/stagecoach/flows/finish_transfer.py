@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from stagecoach.core import names
 from stagecoach.core.access import Caller
-from stagecoach.core.errors import Conflict, PartsMissing
+from stagecoach.core.errors import Conflict, PartsMissing, StaleVersion
 from stagecoach.core.parts import multipart_etag
 from stagecoach.core.transfer import Direction, State, Transfer, advance
 from stagecoach.flows.receive_object import receive_object
@@ -35,7 +35,9 @@ async def list_parts(tools: Toolbox, caller: Caller, transfer_id: str) -> PartsR
     """
     transfer = await show_transfer(tools, caller, transfer_id)
     _require_receiving(transfer)
-    stored = await _stored_parts(tools, transfer)
+    stored = await _open_parts(tools, transfer)
+    if stored is None:
+        raise Conflict("The upload is already complete.", data={"state": transfer.state.value})
     missing = _missing(transfer, stored)
     urls = dict(zip(missing, sign_part_urls(tools, transfer, missing), strict=True))
     return PartsReport(transfer, stored, urls, sign_complete_url(tools, transfer))
@@ -56,17 +58,26 @@ async def finish_transfer(
     Raises:
         TransferNotFound; PartsMissing, with the numbers; Conflict: the state does not allow it.
     """
-    transfer = await show_transfer(tools, caller, transfer_id)
-    if transfer.direction is Direction.DOWNLOAD:
-        return await _finish_download(tools, transfer)
+    for _ in range(10):
+        transfer = await show_transfer(tools, caller, transfer_id)
+        try:
+            if transfer.direction is Direction.DOWNLOAD:
+                return await _finish_download(tools, transfer)
+            return await _finish_upload(tools, transfer, digests, etag)
+        except StaleVersion:
+            # The worker sees the object at the same moment; look again at what became of it.
+            continue
+    raise StaleVersion("The transfer changes all the time; try again.")
+
+
+async def _finish_upload(tools: Toolbox, transfer: Transfer, digests: Mapping[str, str] | None, etag: str | None) -> Transfer:
     if transfer.state in {State.STAGED, State.QUEUED, State.MOVING, State.DONE}:
         return transfer
     _require_receiving(transfer)
     if digests:
         transfer = replace(transfer, digests={**transfer.digests, **digests})
     key = names.object_key(transfer.id)
-    if await tools.store.head_object(transfer.bucket, key) is None:
-        stored = await _stored_parts(tools, transfer)
+    if await tools.store.head_object(transfer.bucket, key) is None and (stored := await _open_parts(tools, transfer)) is not None:
         missing = _missing(transfer, stored)
         if missing:
             raise PartsMissing(
@@ -109,12 +120,11 @@ def _require_receiving(transfer: Transfer) -> None:
         )
 
 
-async def _stored_parts(tools: Toolbox, transfer: Transfer) -> list[StoredPart]:
+async def _open_parts(tools: Toolbox, transfer: Transfer) -> list[StoredPart] | None:
+    """The parts; None when the upload is complete, be it since a moment ago."""
     key = names.object_key(transfer.id)
     stored = await tools.store.list_parts(transfer.bucket, key, transfer.upload_id or "")
-    if stored is None:
-        if await tools.store.head_object(transfer.bucket, key) is not None:
-            raise Conflict("The upload is already complete.", data={"state": transfer.state.value})
+    if stored is None and await tools.store.head_object(transfer.bucket, key) is None:
         raise Conflict("The store no longer knows this multipart upload; begin a new transfer.")
     return stored
 

@@ -70,7 +70,9 @@ async def follow_job(tools: Toolbox, transfer: Transfer, report: JobReport | Non
 def _with_report(transfer: Transfer, report: JobReport | None) -> Transfer:
     if report is None:
         return transfer
-    return replace(transfer, job_state=report.state[:64], job_reason=report.reason or None, job_exit_code=report.exit_code)
+    # The scheduler's words may hold bytes that are no text, which the database would refuse.
+    reason = report.reason.encode("utf-8", "replace").decode().replace("\0", "")
+    return replace(transfer, job_state=report.state[:64], job_reason=reason or None, job_exit_code=report.exit_code)
 
 
 async def _moving(tools: Toolbox, transfer: Transfer, report: JobReport | None) -> Followed:

@@ -81,6 +81,12 @@ async def look_at_source(system: System, username: str, path: str) -> End:
 
 async def _require_inside(system: System, username: str, real_path: str, roots: tuple[str, ...]) -> None:
     """A root may itself be a symlink, so the resolved path may be inside the resolved roots instead."""
+    try:
+        real_path.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise PathRefused(
+            "The path leads, through a symbolic link, to a name that is not valid UTF-8; give the link another target."
+        ) from error
     if is_inside(real_path, roots):
         return
     resolved = []

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 
-from stagecoach.core.errors import JobNotFound, StaleVersion
+from stagecoach.core.errors import JobNotFound, StaleVersion, SubmissionRefused, SubmissionUncertain
 from stagecoach.core.transfer import State, Transfer, advance
+from stagecoach.flows.clean_up import LATE_JOB_SECONDS
 from stagecoach.flows.submit_job import prepare_job_directory, submit_job, waits_held
 from stagecoach.flows.toolbox import Toolbox
 from stagecoach.flows.write_ticket import write_ticket, write_ticket_url
@@ -17,7 +18,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """The transfer ``queued``, with the line for its story, and whether a new job had to be submitted."""
+    """The transfer ``queued`` (``failed``, when a new job was refused), with the line for its story,
+    and whether a new job had to be submitted."""
 
     transfer: Transfer
     message: str
@@ -25,12 +27,15 @@ class Released:
 
 
 async def release_job(tools: Toolbox, transfer: Transfer) -> Released:
-    """Everything outside that makes a ``staged`` upload ``queued``. Can be repeated. Saves nothing."""
+    """Everything outside that makes a ``staged`` upload ``queued``. Can be repeated.
+
+    Saves only that the job's id is unknown, before a job is submitted anew. Raises StaleVersion then.
+    """
     await write_ticket(tools, transfer)
     scheduler = tools.system(transfer.system).scheduler
     if not waits_held(transfer):
         return Released(_queued(tools, transfer), f"Staging job {transfer.job_id} will find the object.", False)
-    if await _is_there(scheduler, transfer):
+    if transfer.job_id is not None and await _is_there(scheduler, transfer):
         await write_ticket_url(tools, transfer)
         try:
             await scheduler.release(transfer.owner, transfer.job_id or "")
@@ -40,16 +45,28 @@ async def release_job(tools: Toolbox, transfer: Transfer) -> Released:
     log.warning("transfer %s: held job %s is gone", transfer.id, transfer.job_id)
     # Somebody removed the held job, or the scheduler lost it; one of the same name may live on under another id.
     for job in await scheduler.find(transfer.owner, transfer.job_name):
-        if not job.phase.is_final:
+        if not job.phase.is_final or job.phase is JobPhase.COMPLETED:
             if job.phase is JobPhase.HELD:
                 await scheduler.release(transfer.owner, job.job_id)
             found = replace(transfer, job_id=job.job_id)
-            return Released(_queued(tools, found), f"Staging job {job.job_id} was found again and released.", False)
+            return Released(_queued(tools, found), f"Staging job {job.job_id} was found by its name.", False)
+    if transfer.job_id is None and (tools.now() - transfer.updated_at).total_seconds() < LATE_JOB_SECONDS:
+        raise SubmissionUncertain("Whether the staging job was submitted is not known yet; the scheduler is asked again.")
     await prepare_job_directory(tools, transfer)
-    again = await submit_job(tools, transfer, held=False)
+    # The row says it before the scheduler is asked: after a crash, a lost answer or a cancel the name is looked for.
+    gone = transfer.job_id
+    transfer = await tools.transfers.save(
+        replace(transfer, job_id=None, updated_at=tools.now()),
+        next_check_at=tools.soon(tools.settings.worker.lease_seconds),
+    )
+    try:
+        again = await submit_job(tools, transfer, held=False)
+    except SubmissionRefused as error:
+        failed = advance(transfer, State.FAILED, tools.now(), code=error.code, reason=error.message)
+        return Released(failed, error.message, False)
     return Released(
         _queued(tools, again),
-        f"The held job {transfer.job_id} was gone; job {again.job_id} was submitted instead.",
+        f"The held job{f' {gone}' if gone else ''} was gone; job {again.job_id} was submitted instead.",
         True,
     )
 

@@ -10,7 +10,7 @@ from stagecoach.core.errors import AccountRequired, InvalidRequest, PathRefused,
 from stagecoach.core.transfer import Direction, Transfer, WaitPolicy
 from stagecoach.flows.toolbox import System, Toolbox
 from stagecoach.flows.write_ticket import write_ticket_url
-from stagecoach.ports.scheduler import JobRequest
+from stagecoach.ports.scheduler import JobPhase, JobRequest
 
 _ACCOUNT_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
 
@@ -73,7 +73,8 @@ async def submit_job(tools: Toolbox, transfer: Transfer, *, held: bool) -> Trans
     try:
         job_id = await system.scheduler.submit(transfer.owner, request)
     except SubmissionUncertain:
-        found = [job for job in await system.scheduler.find(transfer.owner, transfer.job_name) if not job.phase.is_final]
+        jobs = await system.scheduler.find(transfer.owner, transfer.job_name)
+        found = [job for job in jobs if not job.phase.is_final or job.phase is JobPhase.COMPLETED]
         if not found:
             raise
         job_id = found[0].job_id

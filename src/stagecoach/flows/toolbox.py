@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from stagecoach.core.errors import SystemNotFound
+from stagecoach.core.errors import PermissionRefused, SystemNotFound
 from stagecoach.core.names import new_transfer_id
 from stagecoach.database.buckets import Buckets
 from stagecoach.database.transfers import Transfers
@@ -26,6 +26,8 @@ class System:
     settings: SystemSettings
     scheduler: Scheduler
     files: Files
+    acts_as: str | None = None
+    """The one user that a local system can act as; None: as whoever asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,13 @@ class Toolbox:
         except KeyError as error:
             known = ", ".join(sorted(self.systems)) or "none"
             raise SystemNotFound(f"System not found: this service has no system of that name (it has: {known}).") from error
+
+    def system_for(self, username: str, name: str) -> System:
+        """The system, if it can act as this user. Raises SystemNotFound, PermissionRefused."""
+        system = self.system(name)
+        if system.acts_as not in {None, username}:
+            raise PermissionRefused(f"The system {name} is this machine and acts as {system.acts_as} only.")
+        return system
 
     def new_id(self) -> str:
         """A fresh transfer id."""

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from stagecoach.core.errors import Conflict, InvalidRequest, PartsMissing, StoreUnavailable
+from stagecoach.core.errors import BucketMissing, Conflict, InvalidRequest, PartsMissing, StoreUnavailable
 from stagecoach.core.parts import MAX_PART_COUNT, MIN_PART_SIZE_BYTES
 from stagecoach.ports.object_store import Audience, StoredObject, StoredPart
 
@@ -203,7 +203,7 @@ class MemoryStore:
     def _bucket(self, bucket: str) -> _Bucket:
         self._check_up()
         if bucket not in self._buckets:
-            raise StoreUnavailable("The S3 store answers NoSuchBucket.")
+            raise BucketMissing("The bucket is gone from the S3 store.")
         return self._buckets[bucket]
 
     def _upload(self, bucket: str, key: str, upload_id: str) -> _Upload | None:

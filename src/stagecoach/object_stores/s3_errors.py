@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 from botocore.exceptions import BotoCoreError, ClientError
 
-from stagecoach.core.errors import Conflict, InvalidRequest, PartsMissing, StagecoachError, StoreUnavailable
+from stagecoach.core.errors import BucketMissing, Conflict, InvalidRequest, PartsMissing, StagecoachError, StoreUnavailable
 
 ABSENT_UPLOAD = frozenset({"NoSuchUpload", "NoSuchKey", "NoSuchBucket", "404", "NotFound"})
 """RGW says NoSuchKey where others say NoSuchUpload; a HEAD has no body, so only the number is known."""
@@ -86,6 +86,8 @@ def store_error(error: ClientError, doing: str) -> StagecoachError:
         return InvalidRequest("The S3 store cannot join the parts: one of them is smaller than S3 allows.", data=data)
     if code == "NoSuchUpload":
         return Conflict("The multipart upload is no longer open at the S3 store.", data=data)
+    if code == "NoSuchBucket":
+        return BucketMissing(f"The bucket is gone from the S3 store while {doing}; try again, it will be made anew.", data=data)
     if code == "RequestTimeTooSkewed":
         return StoreUnavailable("The clocks of this service and of the S3 store differ too much.", data=data)
     if code == "AuthorizationHeaderMalformed":

@@ -37,7 +37,7 @@ class ObjectStore(Protocol):
         """Changes when the settings that bucket rules are made from change."""
 
     async def open_multipart(self, bucket: str, key: str) -> str:
-        """A new multipart upload; returns its upload id."""
+        """A new multipart upload; returns its upload id. Raises BucketMissing when there is no such bucket."""
 
     async def find_multiparts(self, bucket: str, key: str) -> list[str]:
         """Upload ids open for exactly this key."""

@@ -138,13 +138,22 @@ class JobTime(Shape):
     limit: int | None = None
 
 
+class JobTask(Shape):
+    """A step of a job."""
+
+    id: str
+    name: str
+    status: JobStatus
+    time: JobTime
+
+
 class Job(Shape):
     """A job."""
 
     job_id: str
     name: str
     status: JobStatus
-    tasks: list[None] | None = None
+    tasks: list[JobTask] | None = None
     time: JobTime
     account: str | None = None
     allocation_nodes: int = 1

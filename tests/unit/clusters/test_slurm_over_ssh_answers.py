@@ -24,6 +24,8 @@ DOWN = CommandResult(1, "", "slurm_load_jobs error: Unable to contact slurm cont
 NO_DATABASE = CommandResult(1, "", "sacct: error: Problem talking to the database: Connection refused\n")
 NO_ACCOUNTING = CommandResult(1, "", "Slurm accounting storage is disabled\n")
 
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGrIWFdTDIZS3I0vDcYMlqFsxK9nwmBbIIVQbqnjEfWx"
+
 
 class PreparedPool:
     """Answers by command name; a callable sees who asks and the words."""
@@ -52,7 +54,11 @@ def slurm(pool: PreparedPool, ask_as: str | None = None) -> SlurmOverSsh:
             "name": "daint",
             "file_systems": [{"path": "/home"}],
             "scheduler": {"ask_as": ask_as},
-            "ssh": {"host": "h", "host_keys": ["ssh-ed25519 AAAA"], "credentials": {"key_file": "/k"}},
+            "ssh": {
+                "host": "h",
+                "host_keys": [HOST_KEY],
+                "credentials": {"key_file": "/k"},
+            },
         }
     )
     return SlurmOverSsh(settings, cast(SshPool, pool))

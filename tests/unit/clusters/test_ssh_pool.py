@@ -15,7 +15,7 @@ import pytest
 
 from stagecoach.clusters.ssh_pool import AnswerLost, SshPool
 from stagecoach.core.errors import PermissionRefused, SystemUnavailable
-from stagecoach.settings import SshSettings
+from stagecoach.settings.systems import SshSettings
 
 
 @dataclass

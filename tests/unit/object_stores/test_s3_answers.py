@@ -48,7 +48,7 @@ async def opened(answer: Callable[[Asked], Answer], **more: Any) -> AsyncIterato
         (error(503, "SlowDown"), "cannot answer for now"),
         (error(500, "InternalError"), "cannot answer for now"),
         (Answer(502, b"<html>bad gateway</html>"), "cannot answer for now"),
-        (error(404, "NoSuchBucket"), "answers NoSuchBucket"),
+        (error(404, "NoSuchBucket"), "is gone from the S3 store"),
         (error(400, 'Od<d"&SECRET'), "answers"),
     ],
 )

@@ -1,0 +1,229 @@
+"""A whole service on fakes: SQLite in a file, the store and the cluster in memory, a clock that a test moves."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import random
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from tests.fakes.systems import MemoryFiles, MemoryNodes, MemoryScheduler, put_by_urls
+
+from stagecoach.core import names
+from stagecoach.core.access import Caller
+from stagecoach.core.transfer import Transfer, TransferFilter
+from stagecoach.database.buckets import Buckets
+from stagecoach.database.engine import migrate, open_engine
+from stagecoach.database.transfers import Transfers
+from stagecoach.flows.begin_transfer import BegunUpload
+from stagecoach.flows.toolbox import System, Toolbox
+from stagecoach.object_stores.memory import MemoryStore
+from stagecoach.settings import Settings, settings_from
+from stagecoach.worker import Worker
+
+ALICE = Caller("alice")
+BOB = Caller("bob")
+ADMIN = Caller("root-of-all", is_admin=True)
+MOVER = b"# the mover\n"
+
+
+class Clock:
+    """Stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2030, 5, 17, 12, 0, 0, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        """The time."""
+        return self.time
+
+    def advance(self, seconds: float) -> None:
+        """Move it on."""
+        self.time += timedelta(seconds=seconds)
+
+
+class Crash(BaseException):
+    """The process is gone: nothing of it runs any more, no handler and no clean-up."""
+
+
+class Process:
+    """One process of the service. It dies just before or just after its ``crash_at``-th call to anything outside."""
+
+    def __init__(self, crash_at: int | None = None, *, after: bool = False) -> None:
+        self._crash_at = crash_at
+        self._after = after
+        self.calls: list[str] = []
+        self.is_dead = False
+
+    def watched(self, thing: Any) -> Any:
+        """``thing``, whose every call counts and may be the last."""
+        return _Watched(self, thing)
+
+    async def run(self, name: str, call: Any) -> Any:
+        """One call."""
+        if self.is_dead:
+            raise Crash
+        self.calls.append(name)
+        is_last = len(self.calls) == self._crash_at
+        if is_last and not self._after:
+            self.is_dead = True
+            raise Crash
+        result = await call()
+        if is_last:
+            self.is_dead = True
+            raise Crash
+        return result
+
+
+class _Watched:
+    def __init__(self, process: Process, thing: Any) -> None:
+        self._process = process
+        self._thing = thing
+
+    def __getattr__(self, name: str) -> Any:
+        member = getattr(self._thing, name)
+        if not inspect.iscoroutinefunction(member):
+            return member
+
+        async def call(*arguments: Any, **options: Any) -> Any:
+            return await self._process.run(f"{type(self._thing).__name__}.{name}", lambda: member(*arguments, **options))
+
+        return call
+
+
+class World:
+    """Everything there is. ``tools`` is the toolbox of a process that never dies; ``toolbox`` makes others."""
+
+    def __init__(self, engine: Any, settings: Settings) -> None:
+        self.clock = Clock()
+        self.engine = engine
+        self.settings = settings
+        self.store = MemoryStore(self.clock.now, smallest_part_bytes=1)
+        self.scheduler = MemoryScheduler()
+        self.files = MemoryFiles()
+        self.nodes = MemoryNodes(self.scheduler, self.files, self.store.follow)
+        self.files.add_user("alice")
+        self.files.add_user("bob")
+        self.nudges = 0
+        self._random = random.Random(20300517)
+        self.tools = self.toolbox()
+        self.transfers = Transfers(engine)
+
+    def _nudged(self) -> None:
+        self.nudges += 1
+
+    def toolbox(self, process: Process | None = None) -> Toolbox:
+        """What a process of the service holds."""
+        watched = process.watched if process is not None else lambda thing: thing
+        scheduler, files = watched(self.scheduler), watched(self.files)
+        return Toolbox(
+            settings=self.settings,
+            transfers=watched(Transfers(self.engine)),
+            buckets=watched(Buckets(self.engine)),
+            store=watched(self.store),
+            systems={system.name: System(system, scheduler, files) for system in self.settings.systems},
+            now=self.clock.now,
+            random_bits=self._random.getrandbits,
+            mover_source=MOVER,
+            nudge_worker=self._nudged,
+        )
+
+    def worker(self, process: Process | None = None, name: str = "worker-1") -> Worker:
+        """A worker of such a process."""
+        return Worker(self.toolbox(process), name, asyncio.Event())
+
+    async def work(self, rounds: int = 1, *, seconds: float = 1.0, worker: Worker | None = None) -> None:
+        """Rounds of a worker, the clock moving on before each."""
+        worker = worker or self.worker()
+        for _ in range(rounds):
+            self.clock.advance(seconds)
+            await worker.round()
+            await worker.settle()
+
+    async def all_transfers(self) -> list[Transfer]:
+        """Every row, oldest first."""
+        return list(reversed(await self.transfers.page(TransferFilter(limit=1000))))
+
+    async def the_transfer(self) -> Transfer:
+        """The only row."""
+        (transfer,) = await self.all_transfers()
+        return transfer
+
+    async def get(self, transfer_id: str) -> Transfer:
+        """The row as it is now."""
+        transfer = await self.transfers.get(transfer_id)
+        assert transfer is not None
+        return transfer
+
+    def put_by_client(self, begun: BegunUpload, content: bytes) -> bool:
+        """The client puts all parts and completes."""
+        part_size = begun.transfer.part_size_bytes
+        return put_by_urls(self.store.follow, content, part_size, begun.part_urls, begun.complete_url)
+
+    def put_object(self, transfer: Transfer, content: bytes) -> None:
+        """An object as if a client had made it, whatever its size."""
+        key = names.object_key(transfer.id)
+        self.store.put_part(transfer.bucket, key, transfer.upload_id or "", 1, content)
+        self.store.complete(transfer.bucket, key, transfer.upload_id or "")
+
+    def let_cluster_work(self) -> None:
+        """Running jobs finish, then pending jobs start: a job is seen running for a while."""
+        self.nodes.finish_running()
+        self.nodes.start_pending()
+
+    def left_outside(self) -> list[str]:
+        """Whatever of any transfer can still be found: jobs, uploads, objects, directories, hidden files."""
+        left = [f"job {job.job_id} ({job.name}) is {job.phase}" for job in self.scheduler.open_jobs()]
+        left += [f"path {path}" for path in sorted(self.files.entries) if "/.stagecoach/" in path or "/.stagecoach-" in path]
+        for bucket, content in self.store._buckets.items():
+            left += [f"object {bucket}/{key}" for key in content.objects]
+            left += [f"multipart {bucket}/{upload.key}" for upload in content.uploads.values()]
+        return left
+
+
+def world_settings(**changes: Mapping[str, Any]) -> Settings:
+    """Two systems, ``alps`` (held jobs) and ``bora`` (jobs that wait themselves, and need an account)."""
+    ssh = {
+        "host": "login.example.org",
+        "host_keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGrIWFdTDIZS3I0vDcYMlqFsxK9nwmBbIIVQbqnjEfWx"],
+        "credentials": {"key_file": "/keys/{user}"},
+    }
+    alps = {"name": "alps", "ssh": ssh, "file_systems": [{"path": "/home/{user}"}, {"path": "/scratch"}]}
+    bora = {
+        "name": "bora",
+        "ssh": ssh,
+        "wait": "in_job",
+        "directives": ["--account={account}"],
+        "file_systems": [{"path": "/home/{user}"}],
+    }
+    values: dict[str, Any] = {
+        "s3": {"access_key_id": "key", "secret_access_key": "secret"},
+        "systems": [{**alps, **changes.get("alps", {})}, {**bora, **changes.get("bora", {})}],
+        "worker": {**changes.get("worker", {})},
+    }
+    values["s3"] |= changes.get("s3", {})
+    return settings_from(values)
+
+
+async def migrated_database(path: Path) -> None:
+    """A database file with today's tables, to copy from."""
+    engine = open_engine(f"sqlite+aiosqlite:///{path}")
+    await migrate(engine)
+    await engine.dispose()
+
+
+@asynccontextmanager
+async def open_world(directory: Path, template: Path, settings: Settings | None = None) -> AsyncIterator[World]:
+    """A new world whose database is a copy of ``template``."""
+    path = directory / "stagecoach.db"
+    shutil.copyfile(template, path)
+    engine = open_engine(f"sqlite+aiosqlite:///{path}")
+    try:
+        yield World(engine, settings or world_settings())
+    finally:
+        await engine.dispose()

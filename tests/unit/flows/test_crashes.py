@@ -1,0 +1,196 @@
+"""The process dies before or after any call to anything outside; another worker, later, repairs everything alone."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from tests.fakes.world import ALICE, Crash, Process, World, open_world
+
+from stagecoach.core.errors import StagecoachError
+from stagecoach.core.transfer import State
+from stagecoach.flows import cancel_transfer as cancelling
+from stagecoach.flows.begin_transfer import BegunUpload, begin_download, begin_upload
+from stagecoach.flows.cancel_transfer import cancel_transfer
+from stagecoach.flows.finish_transfer import finish_transfer
+
+CONTENT = b"content " * 100
+TARGET = "/home/alice/file"
+
+Story = Callable[[World, Process], Awaitable[None]]
+
+
+async def work(world: World, process: Process, rounds: int = 1) -> None:
+    """Rounds of a worker in the process that will die; then nothing of it goes on."""
+    worker = world.worker(process)
+    for _ in range(rounds):
+        world.clock.advance(1)
+        await worker.round()
+        await worker.settle()
+        if process.is_dead:
+            raise Crash
+
+
+async def upload(world: World, process: Process) -> None:
+    begun = await begin_upload(world.toolbox(process), ALICE, "alps", TARGET, len(CONTENT))
+    await work(world, process)
+    assert world.put_by_client(begun, CONTENT)
+    for _ in range(5):
+        await work(world, process)
+        world.let_cluster_work()
+
+
+async def upload_finished_by_the_service(world: World, process: Process) -> None:
+    begun = await begin_upload(world.toolbox(process), ALICE, "alps", TARGET, len(CONTENT))
+    assert world.store.follow("PUT", begun.part_urls[0], CONTENT)[0] == 200
+    await finish_transfer(world.toolbox(process), ALICE, begun.transfer.id)
+    for _ in range(5):
+        await work(world, process)
+        world.let_cluster_work()
+
+
+async def upload_whose_held_job_vanishes(world: World, process: Process) -> None:
+    begun = await begin_upload(world.toolbox(process), ALICE, "alps", TARGET, len(CONTENT))
+    world.scheduler.forget(begun.transfer.job_id or "")
+    assert world.put_by_client(begun, CONTENT)
+    for _ in range(5):
+        await work(world, process)
+        world.let_cluster_work()
+
+
+async def upload_of_the_wrong_size(world: World, process: Process) -> None:
+    begun = await begin_upload(world.toolbox(process), ALICE, "alps", TARGET, len(CONTENT))
+    world.put_object(begun.transfer, b"wrong")
+    await work(world, process, 4)
+
+
+async def upload_whose_submission_is_refused(world: World, process: Process) -> None:
+    world.scheduler.lose_answers = ["late"]
+    with suppress(StagecoachError):
+        await begin_upload(world.toolbox(process), ALICE, "alps", TARGET, len(CONTENT))
+    await work(world, process, 3)
+
+
+async def download(world: World, process: Process) -> None:
+    begun = await begin_download(world.toolbox(process), ALICE, "alps", TARGET)
+    for _ in range(4):
+        world.let_cluster_work()
+        await work(world, process)
+    assert (await world.get(begun.transfer.id)).state is State.STAGED
+    assert world.store.follow("GET", begun.download_url)[2] == CONTENT
+    await finish_transfer(world.toolbox(process), ALICE, begun.transfer.id)
+    await work(world, process, 2)
+
+
+def cancel_at(state: State, direction: str) -> Story:
+    """A healthy service brings the transfer to ``state``; the process that cancels it dies."""
+
+    async def story(world: World, process: Process) -> None:
+        if direction == "upload":
+            begun: BegunUpload = await begin_upload(world.tools, ALICE, "alps", TARGET, len(CONTENT))
+            transfer = begun.transfer
+            if state is not State.RECEIVING:
+                assert world.put_by_client(begun, CONTENT)
+        else:
+            transfer = (await begin_download(world.tools, ALICE, "alps", TARGET)).transfer
+        for _ in range(6):
+            if (await world.get(transfer.id)).state is state:
+                break
+            world.let_cluster_work()
+            await world.work()
+        assert (await world.get(transfer.id)).state is state
+        await cancel_transfer(world.toolbox(process), ALICE, transfer.id)
+        await work(world, process, 2)
+
+    story.__name__ = f"cancel_of_{direction}_{state}"
+    return story
+
+
+STORIES: list[tuple[Story, set[State]]] = [
+    (upload, {State.DONE}),
+    (upload_finished_by_the_service, {State.DONE}),
+    (upload_whose_held_job_vanishes, {State.DONE}),
+    (upload_of_the_wrong_size, {State.FAILED}),
+    (upload_whose_submission_is_refused, {State.FAILED}),
+    (download, {State.DONE, State.EXPIRED}),
+    (cancel_at(State.RECEIVING, "upload"), {State.CANCELLED}),
+    (cancel_at(State.STAGED, "upload"), {State.CANCELLED}),
+    (cancel_at(State.QUEUED, "upload"), {State.CANCELLED}),
+    (cancel_at(State.MOVING, "upload"), {State.CANCELLED, State.DONE}),
+    (cancel_at(State.QUEUED, "download"), {State.CANCELLED}),
+    (cancel_at(State.MOVING, "download"), {State.CANCELLED}),
+    (cancel_at(State.STAGED, "download"), {State.CANCELLED}),
+]
+
+
+async def repaired(world: World) -> State | None:
+    """Another process's worker, from well after the crash on, until nothing is left to do; the state at the end."""
+    worker = world.worker(name="another")
+    world.clock.advance(world.settings.worker.lease_seconds + 1)
+    for round_number in itertools.count():
+        await world.work(seconds=20, worker=worker)
+        world.let_cluster_work()
+        if round_number == 3:
+            world.scheduler.late_jobs_appear()
+        transfers = await world.all_transfers()
+        if not transfers:
+            return None
+        (transfer,) = transfers
+        if round_number > 4 and transfer.next_check_at is None:
+            assert transfer.state.is_end
+            assert transfer.cleaned
+            return transfer.state
+        if round_number == 30 and transfer.state in {State.STAGED, State.RECEIVING}:
+            # What waits for its client waits until it expires.
+            world.clock.advance(11 * 24 * 3600)
+        assert round_number < 120, f"still {transfer.state}, clean: {transfer.cleaned}, next look: {transfer.next_check_at}"
+    raise AssertionError
+
+
+@pytest.mark.parametrize(("story", "ends"), STORIES, ids=[story.__name__ for story, _ in STORIES])
+async def test_a_crash_between_any_two_steps_is_repaired_by_the_worker_alone(
+    tmp_path: Path,
+    database_template: Path,
+    story: Story,
+    ends: set[State],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    monkeypatch.setattr(cancelling, "LOOK_SECONDS", 0)
+    for after in (False, True):
+        for crash_at in itertools.count(1):
+            process = Process(crash_at, after=after)
+            async with open_world(tmp_path, database_template) as world:
+                if "download" in story.__name__:
+                    world.files.add_file(TARGET, "alice", CONTENT)
+                with suppress(Crash):
+                    await story(world, process)
+                where = f"{'after' if after else 'before'} call {crash_at} ({process.calls[-1] if process.calls else '-'})"
+                begun_state = [
+                    line.state for row in await world.all_transfers() for line in await world.transfers.history(row.id)
+                ]
+                end = await repaired(world)
+                assert world.left_outside() == [], where
+                if "download" in story.__name__ or end is State.DONE:
+                    assert world.files.entries[TARGET].content == CONTENT, where
+                else:
+                    assert TARGET not in world.files.entries, where
+                if not process.is_dead:
+                    assert end in ends, where
+                    break
+                # Before the client had its answer the transfer may fail; after that, nothing that the client did is lost.
+                was_answered = State.RECEIVING in begun_state or "cancel" in story.__name__ or story is download
+                if story in {upload, upload_finished_by_the_service, upload_whose_held_job_vanishes}:
+                    put = len(begun_state) > 2
+                    assert end in ({State.DONE} if put else {State.DONE, State.FAILED, State.EXPIRED, None}), (where, end)
+                elif "cancel" in story.__name__:
+                    promised = State.CANCELLING in begun_state
+                    assert end in (ends if promised else set(State) - {State.FAILED}), (where, end)
+                elif was_answered and story is download:
+                    assert end in {State.DONE, State.EXPIRED, State.FAILED, None}, (where, end)
+        assert crash_at > 10, "the story has hardly any steps; the test would be empty"
