@@ -35,12 +35,8 @@ class EmbeddedService:
     token_days: int
 
     def write_ready_file(self, path: Path) -> None:
-        """URL, system and token as JSON, readable by the owner only; it appears whole."""
-        beside = path.with_name(path.name + ".new")
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump({"url": self.url, "system": self.system, "token": self.token}, file)
-        beside.replace(path)
+        """URL, system and token as JSON."""
+        write_secret_json(path, {"url": self.url, "system": self.system, "token": self.token})
 
 
 @asynccontextmanager
@@ -50,6 +46,7 @@ async def embedded_service(state: Path, roots: Sequence[str], port: int) -> Asyn
     Raises:
         SettingsError: the port is taken, rclone is missing, or another Stagecoach uses the same state directory.
     """
+    _require_directories(roots)
     api_port = _free_port(port)
     access_key, secret_key = _store_keys(state)
     store = EmbeddedStore(
@@ -74,6 +71,7 @@ async def embedded_service(state: Path, roots: Sequence[str], port: int) -> Asyn
                     }
                 ],
                 "auth": {"jwks": str(state / "jwks.json")},
+                "log": {"level": "warning"},
             }
         )
         await migrate_database(settings)
@@ -83,15 +81,31 @@ async def embedded_service(state: Path, roots: Sequence[str], port: int) -> Asyn
         yield EmbeddedService(settings, f"http://{HOST}:{api_port}", SYSTEM, username, token, TOKEN_DAYS)
 
 
+def _require_directories(roots: Sequence[str]) -> None:
+    for root in roots:
+        if not Path(root).is_dir():
+            raise SettingsError(f"--root {root}: there is no such directory.")
+
+
 def _store_keys(state: Path) -> tuple[str, str]:
     """Random keys of the bundled store, kept in the state directory (mode 0600)."""
     path = state / "store-keys.json"
     if not path.exists():
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump({"access_key_id": secrets.token_hex(10), "secret_access_key": secrets.token_hex(20)}, file)
-    keys = json.loads(path.read_text(encoding="utf-8"))
-    return keys["access_key_id"], keys["secret_access_key"]
+        write_secret_json(path, {"access_key_id": secrets.token_hex(10), "secret_access_key": secrets.token_hex(20)})
+    try:
+        keys = json.loads(path.read_text(encoding="utf-8"))
+        return str(keys["access_key_id"]), str(keys["secret_access_key"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise SettingsError(f"{path} holds no keys that can be read; move it away to get new ones.") from error
+
+
+def write_secret_json(path: Path, document: dict[str, str]) -> None:
+    """Readable by the owner only; it appears whole."""
+    beside = path.with_name(path.name + ".new")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(document, file)
+    beside.replace(path)
 
 
 def _free_port(port: int) -> int:
@@ -100,5 +114,7 @@ def _free_port(port: int) -> int:
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise SettingsError(f"Port {port} is in use; choose another with --port, or 0 for a free one.") from error
+            raise SettingsError(
+                f"Port {port} is in use or not allowed; choose another with --port, or 0 for a free one."
+            ) from error
         return int(probe.getsockname()[1])

@@ -50,6 +50,9 @@ def _one_line_errors(verb: Callable[P, T]) -> Callable[P, T]:
         except StagecoachError as error:
             typer.echo(error.message, err=True)
             raise typer.Exit(1) from error
+        except OSError as error:
+            typer.echo(f"{error.filename or 'The system'}: {error.strerror or error}.", err=True)
+            raise typer.Exit(1) from error
         except ModuleNotFoundError as error:
             typer.echo(
                 f"{error.name} is missing: this verb needs pip install 'stagecoach[embedded]' (or [server]).",
@@ -64,10 +67,11 @@ def _one_line_errors(verb: Callable[P, T]) -> Callable[P, T]:
 @_one_line_errors
 def serve(settings: SettingsFile = None) -> None:
     """Run the API (and a worker in it, unless worker.run_in_api is false)."""
+    from stagecoach.logs import start_logging
     from stagecoach.settings import load_settings
 
     loaded = load_settings(settings)
-    _start_logging(loaded)
+    start_logging(loaded.log)
     _run_api(loaded)
 
 
@@ -75,10 +79,11 @@ def serve(settings: SettingsFile = None) -> None:
 @_one_line_errors
 def work(settings: SettingsFile = None) -> None:
     """Run a worker on its own; any number may run on PostgreSQL."""
+    from stagecoach.logs import start_logging
     from stagecoach.settings import load_settings
 
     loaded = load_settings(settings)
-    _start_logging(loaded)
+    start_logging(loaded.log)
     asyncio.run(_work(loaded))
 
 
@@ -163,7 +168,7 @@ def up(
     root: Annotated[
         list[Path] | None, typer.Option(help="Directory that transfers may use; your home when not given. Repeatable.")
     ] = None,
-    port: Annotated[int, typer.Option(help="Port of the API; 0 chooses a free one.")] = 8080,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the API; 0 chooses a free one.")] = 8080,
     ready_file: Annotated[Path | None, typer.Option(help="Write URL and token here, as JSON, once it runs.")] = None,
 ) -> None:
     """Run everything on this machine without any settings: API, worker, S3 store, a local system."""
@@ -192,26 +197,6 @@ def openapi_text() -> str:
 
     document = _make_app(Settings(), with_worker=False).openapi()
     return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-
-
-def _start_logging(settings: Settings) -> None:
-    class JsonLine(logging.Formatter):
-        def format(self, record: logging.LogRecord) -> str:
-            line = {"at": self.formatTime(record), "level": record.levelname.lower(), "logger": record.name}
-            line["message"] = record.getMessage()
-            if record.exc_info:
-                line["stack"] = self.formatException(record.exc_info)
-            return json.dumps(line, ensure_ascii=False)
-
-    handler = logging.StreamHandler()
-    if settings.log.json_lines:
-        handler.setFormatter(JsonLine())
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    logging.basicConfig(level=settings.log.level.upper(), handlers=[handler], force=True)
-    # These log whole URLs at INFO, signatures included.
-    for name in ("httpx", "httpcore", "aiobotocore", "botocore", "asyncssh", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _make_app(settings: Settings, *, with_worker: bool) -> FastAPI:
@@ -261,6 +246,8 @@ def _run_api(settings: Settings) -> None:
     from stagecoach.api.tokens import TokenChecker
     from stagecoach.wiring import open_toolbox
 
+    _require_free_address(settings.server.host, settings.server.port)
+
     async def begin() -> None:
         # What is wrong is said in one line before the web server takes over, which would print a stack.
         try:
@@ -280,14 +267,25 @@ def _run_api(settings: Settings) -> None:
     )
 
 
+def _require_free_address(host: str, port: int) -> None:
+    """One line that names the setting, where the web server would log several and name none."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise SettingsError(f"settings: server: {host}:{port} cannot be listened on ({error.strerror or error}).") from error
+
+
 async def _up(state: Path, roots: list[str], port: int, ready_file: Path | None) -> None:
     import uvicorn
 
     from stagecoach.embedded import embedded_service
+    from stagecoach.logs import start_logging
 
     async with embedded_service(state, roots, port) as service:
-        _start_logging(service.settings)
-        logging.getLogger().setLevel(logging.WARNING)
+        start_logging(service.settings.log)
         # The bundled store has no lifecycle rules, which is no news to anybody here.
         logging.getLogger("stagecoach.object_stores.buckets").setLevel(logging.ERROR)
         application = _make_app(service.settings, with_worker=True)

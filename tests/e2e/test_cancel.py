@@ -29,7 +29,7 @@ def cancel(testbed: Testbed, transfer_id: str) -> None:
 
 
 def test_while_receiving(testbed: Testbed) -> None:
-    begun = testbed.begin_upload(testbed.alice, testbed.alice.home / "cancelled.bin", 2 * PART).json()
+    begun = testbed.begin_upload(testbed.alice, testbed.fresh(testbed.alice, "cancelled.bin"), 2 * PART).json()
     testbed.put_parts(
         {
             "transferDirectives": {
@@ -47,7 +47,7 @@ def test_while_receiving(testbed: Testbed) -> None:
 @pytest.mark.usefixtures("blocked_nodes")
 def test_an_upload_that_is_queued(testbed: Testbed) -> None:
     content = random_bytes(1000)
-    begun = testbed.begin_upload(testbed.alice, testbed.alice.home / "cancelled.bin", len(content)).json()
+    begun = testbed.begin_upload(testbed.alice, testbed.fresh(testbed.alice, "cancelled.bin"), len(content)).json()
     testbed.complete(begun, testbed.put_parts(begun, content))
     assert testbed.wait(testbed.alice, begun["transferId"], "queued")["state"] == "queued"
     cancel(testbed, begun["transferId"])
@@ -56,7 +56,7 @@ def test_an_upload_that_is_queued(testbed: Testbed) -> None:
 
 @pytest.mark.usefixtures("blocked_nodes")
 def test_a_download_that_is_queued(testbed: Testbed) -> None:
-    source = testbed.alice.home / "source.bin"
+    source = testbed.fresh(testbed.alice, "source.bin")
     source.write_bytes(b"x" * 1000)
     os.chown(source, testbed.alice.uid, testbed.alice.uid)
     begun = testbed.begin_download(testbed.alice, source).json()
@@ -66,7 +66,7 @@ def test_a_download_that_is_queued(testbed: Testbed) -> None:
 
 def test_an_upload_that_is_moving(testbed: Testbed) -> None:
     content = random_bytes(PART) * 16
-    target = testbed.alice.home / "cancelled.bin"
+    target = testbed.fresh(testbed.alice, "cancelled.bin")
     target.write_bytes(b"old")
     begun = testbed.begin_upload(testbed.alice, target, len(content)).json()
     etags = testbed.put_parts(begun, content)
@@ -82,7 +82,7 @@ def test_an_upload_that_is_moving(testbed: Testbed) -> None:
 
 
 def test_a_download_that_is_moving_or_staged(testbed: Testbed) -> None:
-    source = testbed.alice.home / "source.bin"
+    source = testbed.fresh(testbed.alice, "source.bin")
     source.write_bytes(random_bytes(PART) * 8)
     os.chown(source, testbed.alice.uid, testbed.alice.uid)
     begun = testbed.begin_download(testbed.alice, source).json()
@@ -91,7 +91,7 @@ def test_a_download_that_is_moving_or_staged(testbed: Testbed) -> None:
 
 
 def test_a_download_that_is_staged(testbed: Testbed) -> None:
-    source = testbed.alice.home / "source.bin"
+    source = testbed.fresh(testbed.alice, "source.bin")
     source.write_bytes(b"x" * 1000)
     begun = testbed.begin_download(testbed.alice, source).json()
     assert testbed.wait(testbed.alice, begun["transferId"], "staged")["state"] == "staged"
@@ -99,7 +99,7 @@ def test_a_download_that_is_staged(testbed: Testbed) -> None:
 
 
 def test_a_done_upload_cannot_be_cancelled(testbed: Testbed) -> None:
-    transfer = testbed.upload(testbed.alice, testbed.alice.home / "done.bin", b"x")
+    transfer = testbed.upload(testbed.alice, testbed.fresh(testbed.alice, "done.bin"), b"x")
     answer = testbed.alice.http.delete(f"/transfers/{transfer['id']}")
     assert (answer.status_code, answer.json()["code"]) == (409, "wrong_state")
     assert (testbed.alice.home / "done.bin").read_bytes() == b"x"

@@ -20,7 +20,7 @@ def random_bytes(size: int, seed: int = 7) -> bytes:
 @pytest.mark.parametrize("size", [0, 1, PART - 1, PART, PART + 1, 5 * PART + 12345])
 def test_a_file_of_any_size_goes_up_and_comes_back_equal(testbed: Testbed, size: int) -> None:
     content = random_bytes(size)
-    target = testbed.alice.home / f"size-{size}.bin"
+    target = testbed.fresh(testbed.alice, f"size-{size}.bin")
     transfer = testbed.upload(testbed.alice, target, content)
     assert transfer["state"] == "done", transfer
     assert target.read_bytes() == content
@@ -69,7 +69,7 @@ def test_a_name_with_odd_characters_is_carried_exactly(testbed: Testbed, name: s
 
 def test_the_job_is_held_and_no_node_is_busy_while_the_parts_go_up(testbed: Testbed) -> None:
     content = random_bytes(3 * PART)
-    target = testbed.alice.home / "held.bin"
+    target = testbed.fresh(testbed.alice, "held.bin")
     begun = testbed.begin_upload(testbed.alice, target, len(content)).json()
     job_id = begun["transferJob"]["jobId"]
     etags = testbed.put_parts(begun, content)
@@ -90,7 +90,7 @@ def test_the_job_is_held_and_no_node_is_busy_while_the_parts_go_up(testbed: Test
 
 
 def test_an_existing_file_stays_whole_until_the_new_one_replaces_it(testbed: Testbed) -> None:
-    target = testbed.alice.home / "replaced.bin"
+    target = testbed.fresh(testbed.alice, "replaced.bin")
     target.write_bytes(b"the old content")
     os.chown(target, testbed.alice.uid, testbed.alice.uid)
     target.chmod(0o640)
@@ -121,7 +121,14 @@ def test_the_older_flat_form_works_as_documented(testbed: Testbed) -> None:
     flat = answer.json()
     assert flat["maxPartSize"] == PART
     assert len(flat["partsUploadUrls"]) == 2
-    assert set(flat) == {"maxPartSize", "partsUploadUrls", "completeUploadUrl", "transferJob", "transferId"}
+    assert set(flat) == {
+        "maxPartSize",
+        "partsUploadUrls",
+        "completeUploadUrl",
+        "completeMultipartUploadUrl",
+        "transferJob",
+        "transferId",
+    }
     begun = {"transferDirectives": flat}
     testbed.complete(begun, testbed.put_parts(begun, content))
     assert testbed.wait(testbed.alice, flat["transferId"])["state"] == "done"
@@ -137,7 +144,7 @@ def test_the_older_flat_form_works_as_documented(testbed: Testbed) -> None:
 
 def test_finish_completes_an_upload_whose_parts_are_all_there(testbed: Testbed) -> None:
     content = random_bytes(2 * PART)
-    begun = testbed.begin_upload(testbed.alice, testbed.alice.home / "finished.bin", len(content)).json()
+    begun = testbed.begin_upload(testbed.alice, testbed.fresh(testbed.alice, "finished.bin"), len(content)).json()
     transfer_id = begun["transferId"]
     early = testbed.alice.http.post(f"/transfers/{transfer_id}/finish")
     assert (early.status_code, early.json()["code"]) == (409, "parts_missing")
@@ -156,7 +163,7 @@ def test_finish_completes_an_upload_whose_parts_are_all_there(testbed: Testbed) 
 
 
 def test_a_wrong_sha256_of_the_client_leaves_the_old_file(testbed: Testbed) -> None:
-    target = testbed.alice.home / "digest.bin"
+    target = testbed.fresh(testbed.alice, "digest.bin")
     assert testbed.upload(testbed.alice, target, b"old")["state"] == "done"
     content = random_bytes(1000)
     begun = testbed.begin_upload(testbed.alice, target, len(content), sha256=hashlib.sha256(b"other").hexdigest()).json()
@@ -170,7 +177,7 @@ def test_a_wrong_sha256_of_the_client_leaves_the_old_file(testbed: Testbed) -> N
 def test_a_right_sha256_of_the_client_is_proved(testbed: Testbed) -> None:
     content = random_bytes(PART + 77)
     digest = hashlib.sha256(content).hexdigest()
-    begun = testbed.begin_upload(testbed.alice, testbed.alice.home / "proved.bin", len(content), sha256=digest).json()
+    begun = testbed.begin_upload(testbed.alice, testbed.fresh(testbed.alice, "proved.bin"), len(content), sha256=digest).json()
     testbed.complete(begun, testbed.put_parts(begun, content))
     transfer = testbed.wait(testbed.alice, begun["transferId"])
     assert transfer["state"] == "done"
@@ -178,7 +185,7 @@ def test_a_right_sha256_of_the_client_is_proved(testbed: Testbed) -> None:
 
 
 def test_an_object_of_another_size_than_announced_fails_and_touches_nothing(testbed: Testbed) -> None:
-    target = testbed.alice.home / "short.bin"
+    target = testbed.fresh(testbed.alice, "short.bin")
     begun = testbed.begin_upload(testbed.alice, target, 1000).json()
     testbed.complete(begun, testbed.put_parts(begun, b"x" * 999))
     transfer = testbed.wait(testbed.alice, begun["transferId"])

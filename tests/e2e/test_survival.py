@@ -21,7 +21,7 @@ def service_comes_back(testbed: Testbed) -> Iterator[None]:
 @pytest.mark.usefixtures("service_comes_back")
 def test_api_and_worker_killed_after_the_client_completed_the_upload_still_ends_done(testbed: Testbed) -> None:
     content = random_bytes(3 * PART + 1)
-    target = testbed.alice.home / "survived.bin"
+    target = testbed.fresh(testbed.alice, "survived.bin")
     begun = testbed.begin_upload(testbed.alice, target, len(content)).json()
     etags = testbed.put_parts(begun, content)
     os.kill(testbed.service_pid("worker"), signal.SIGKILL)
@@ -37,7 +37,7 @@ def test_api_and_worker_killed_after_the_client_completed_the_upload_still_ends_
 @pytest.mark.usefixtures("service_comes_back")
 def test_worker_killed_while_the_job_moves_the_transfer_still_ends_done(testbed: Testbed) -> None:
     content = random_bytes(PART) * 8
-    target = testbed.alice.home / "survived-moving.bin"
+    target = testbed.fresh(testbed.alice, "survived-moving.bin")
     begun = testbed.begin_upload(testbed.alice, target, len(content)).json()
     testbed.complete(begun, testbed.put_parts(begun, content))
     testbed.wait(testbed.alice, begun["transferId"], "queued", "moving")
@@ -51,7 +51,7 @@ def test_worker_killed_while_the_job_moves_the_transfer_still_ends_done(testbed:
 def test_a_changed_lifecycle_setting_reaches_a_bucket_that_existed(testbed: Testbed) -> None:
     if testbed.environment["S3_KIND"] != "rgw":
         pytest.skip("rclone's store has no lifecycle rules")
-    testbed.upload(testbed.alice, testbed.alice.home / "bucket.bin", b"x")
+    testbed.upload(testbed.alice, testbed.fresh(testbed.alice, "bucket.bin"), b"x")
 
     def days() -> set[int]:
         rules = testbed.s3.get_bucket_lifecycle_configuration(Bucket=testbed.bucket(testbed.alice))["Rules"]
@@ -65,7 +65,7 @@ def test_a_changed_lifecycle_setting_reaches_a_bucket_that_existed(testbed: Test
 
 
 def test_a_killed_staging_job_fails_the_transfer_with_the_reason_and_keeps_the_old_file(testbed: Testbed) -> None:
-    target = testbed.alice.home / "kept.bin"
+    target = testbed.fresh(testbed.alice, "kept.bin")
     target.write_bytes(b"old")
     content = random_bytes(PART) * 16
     begun = testbed.begin_upload(testbed.alice, target, len(content)).json()
@@ -85,7 +85,7 @@ def test_a_killed_staging_job_fails_the_transfer_with_the_reason_and_keeps_the_o
 
 def test_a_held_job_that_somebody_removed_is_submitted_again(testbed: Testbed) -> None:
     content = random_bytes(1000)
-    target = testbed.alice.home / "resubmitted.bin"
+    target = testbed.fresh(testbed.alice, "resubmitted.bin")
     begun = testbed.begin_upload(testbed.alice, target, len(content)).json()
     testbed.slurm("scancel", begun["transferJob"]["jobId"])
     testbed.complete(begun, testbed.put_parts(begun, content))
@@ -97,7 +97,7 @@ def test_a_held_job_that_somebody_removed_is_submitted_again(testbed: Testbed) -
 
 def test_a_job_that_waits_by_itself_delivers(testbed: Testbed) -> None:
     content = random_bytes(PART + 1)
-    target = testbed.alice.home / "in-job.bin"
+    target = testbed.fresh(testbed.alice, "in-job.bin")
     transfer = testbed.upload(testbed.alice, target, content, system="testbed-in-job")
     assert transfer["state"] == "done", transfer
     assert target.read_bytes() == content
@@ -105,14 +105,14 @@ def test_a_job_that_waits_by_itself_delivers(testbed: Testbed) -> None:
 
 
 def test_a_job_that_waits_by_itself_fails_at_its_deadline(testbed: Testbed) -> None:
-    begun = testbed.begin_upload(testbed.alice, testbed.alice.home / "never.bin", 10, system="testbed-in-job").json()
+    begun = testbed.begin_upload(testbed.alice, testbed.fresh(testbed.alice, "never.bin"), 10, system="testbed-in-job").json()
     transfer = testbed.wait(testbed.alice, begun["transferId"])
     assert transfer["state"] in {"failed", "expired"}, transfer
     testbed.wait_until_nothing_is_left(testbed.alice, transfer)
 
 
 def test_an_account_directive_needs_an_account_and_uses_it(testbed: Testbed) -> None:
-    target = testbed.alice.home / "account.bin"
+    target = testbed.fresh(testbed.alice, "account.bin")
     refused = testbed.begin_upload(testbed.alice, target, 1, system="testbed-account")
     assert (refused.status_code, refused.json()["code"]) == (400, "account_required")
     begun = testbed.begin_upload(testbed.alice, target, 1, system="testbed-account", account="proj").json()
@@ -122,7 +122,7 @@ def test_an_account_directive_needs_an_account_and_uses_it(testbed: Testbed) -> 
 
 
 def test_a_source_that_changes_size_before_the_job_runs_fails_and_publishes_nothing(testbed: Testbed) -> None:
-    source = testbed.alice.home / "growing.bin"
+    source = testbed.fresh(testbed.alice, "growing.bin")
     source.write_bytes(b"x" * 1000)
     testbed.slurm("scontrol", "update", "partitionname=debug", "state=DOWN")
     try:
@@ -136,7 +136,7 @@ def test_a_source_that_changes_size_before_the_job_runs_fails_and_publishes_noth
 
 
 def test_no_presigned_url_is_kept_in_the_job_s_script_arguments_or_environment(testbed: Testbed) -> None:
-    begun = testbed.begin_upload(testbed.alice, testbed.alice.home / "secret.bin", 10).json()
+    begun = testbed.begin_upload(testbed.alice, testbed.fresh(testbed.alice, "secret.bin"), 10).json()
     job_id = begun["transferJob"]["jobId"]
     script = testbed.slurm("scontrol", "write", "batch_script", job_id, "-")
     shown = testbed.slurm("scontrol", "show", "job", job_id)

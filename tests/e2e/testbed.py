@@ -77,6 +77,12 @@ class Testbed:
         http = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {token}"}, timeout=60)
         return Person(name, Path(self.environment[f"{name.upper()}_HOME"]), http)
 
+    def fresh(self, person: Person, name: str) -> Path:
+        """A path in the person's home where nothing stands yet."""
+        path = person.home / name
+        path.unlink(missing_ok=True)
+        return path
+
     # --- the service, as a client sees it
 
     def begin_upload(self, person: Person, path: str | Path, size: int, system: str | None = None, **more: Any) -> httpx.Response:

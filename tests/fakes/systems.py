@@ -107,6 +107,9 @@ class MemoryScheduler:
                 found[key.job_id] = job
         return found
 
+    async def try_directives(self, username: str, account: str | None) -> None:
+        self._called("try_directives", username, None)
+
     async def ping(self, username: str) -> str:
         self._called("ping", username, None)
         return "memory scheduler 1"

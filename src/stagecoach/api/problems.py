@@ -68,6 +68,10 @@ def add_problem_handlers(app: FastAPI) -> None:
     async def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
         if any(problem["type"] == "json_invalid" for problem in error.errors()):
             return _answer(request, 400, "validation", "validation_error", "The body is not valid JSON.", None, {})
+        whole_body = [problem["type"] for problem in error.errors() if problem["loc"] == ("body",)]
+        if whole_body:
+            message = "The body must be a JSON object, sent with the header Content-Type: application/json."
+            return _answer(request, 400, "validation", "validation_error", message, None, {})
         fields = [
             {
                 "location": str(problem["loc"][0]) if problem["loc"] else "body",

@@ -36,7 +36,8 @@ async def fetch_object(
     target: Path, transfer_id: str, size_bytes: int, part_size_bytes: int, url: str, head_url: str, report: ReportBytes | None
 ) -> dict[str, Any]:
     """Fetch the object to ``target``, which is replaced only when all is whole and verified. Raises TransferFailed."""
-    ticket = _ticket("fetch", target, transfer_id, size_bytes, part_size_bytes)
+    # A link at the target stays one: the file that it points to is replaced.
+    ticket = _ticket("fetch", await asyncio.to_thread(target.resolve), transfer_id, size_bytes, part_size_bytes)
     ticket["object"] = {"get_url": url, "head_url": head_url, "etag": None}
     return await _run(stagecoach_mover.fetch, ticket, report)
 

@@ -61,6 +61,9 @@ class LocalScheduler:
     async def reports(self, jobs: Sequence[JobKey]) -> Mapping[str, JobReport]:
         return await asyncio.to_thread(self._reports, jobs)
 
+    async def try_directives(self, username: str, account: str | None) -> None:
+        """There are none to try."""
+
     async def ping(self, username: str) -> str:
         await asyncio.to_thread(self._make_state_directory)
         return "local processes"

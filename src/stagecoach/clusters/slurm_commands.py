@@ -141,6 +141,18 @@ def sbatch(binaries: str | None, directives: Sequence[str], request: JobRequest)
     ]
 
 
+def sbatch_test(binaries: str | None, directives: Sequence[str], account: str | None) -> list[str]:
+    """Have the controller look at the site's directives; no job is made."""
+    return [
+        *_FOR_SUBMITTING,
+        program(binaries, "sbatch"),
+        "--export=ALL",
+        *filled_directives(directives, account),
+        "--test-only",
+        "--wrap=true",
+    ]
+
+
 def squeue(binaries: str | None, *, job_ids: Sequence[str] = (), user: str | None = None, name: str | None = None) -> list[str]:
     """Jobs the controller has in memory, ended ones too. With one user it is asked for that user's jobs only."""
     return [

@@ -102,6 +102,12 @@ class SlurmOverSsh:
             raise ReportsIncomplete(reports, unanswered, trouble) from trouble
         return reports
 
+    async def try_directives(self, username: str, account: str | None) -> None:
+        result = await self._run(username, commands.sbatch_test(self._binaries, self._settings.directives, account))
+        if result.exit_status != 0:
+            # The words of a refused submission, which this is.
+            answers.submitted_job_id(result.exit_status, result.stdout, result.stderr)
+
     async def ping(self, username: str) -> str:
         version, ping = await asyncio.gather(
             self._run(username, commands.scontrol_version(self._binaries)),

@@ -28,8 +28,15 @@ class TicketUrls:
     complete: str | None = None
 
 
-def build_ticket(transfer: Transfer, urls: TicketUrls, *, concurrency: int | None, wait_until_epoch_seconds: int | None) -> bytes:
-    """The ticket as JSON."""
+def build_ticket(
+    transfer: Transfer,
+    urls: TicketUrls,
+    *,
+    concurrency: int | None,
+    wait_until_epoch_seconds: int | None,
+    root: str | None = None,
+) -> bytes:
+    """The ticket as JSON. ``root`` is the file system that the target was resolved to be in."""
     ticket: dict[str, Any] = {
         "version": TICKET_VERSION,
         "transfer_id": transfer.id,
@@ -44,6 +51,8 @@ def build_ticket(transfer: Transfer, urls: TicketUrls, *, concurrency: int | Non
     }
     if transfer.direction is Direction.UPLOAD:
         ticket["object"] = {"get_url": urls.get, "head_url": urls.head, "etag": transfer.object_etag}
+        if root is not None:
+            ticket["root_base64"] = base64.b64encode(root.encode()).decode()
         if wait_until_epoch_seconds is not None:
             ticket["wait"] = {"until_epoch_seconds": wait_until_epoch_seconds}
     else:

@@ -15,7 +15,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import event, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -55,6 +55,8 @@ def _plain_errors() -> Iterator[None]:
         log.warning("database: %s: %s", type(error).__name__, str(error).splitlines()[0] if str(error) else "")
         raise DatabaseUnavailable("The database does not answer; try again in a moment.") from error
     except DBAPIError as error:
+        if type(error) is DatabaseError:  # nothing more special: SQLite says so of a file that is no database
+            raise DatabaseUnavailable("The database's file is damaged or is no database; restore it from a backup.") from error
         if not error.connection_invalidated:
             raise
         raise DatabaseUnavailable("The database's connection was lost; try again in a moment.") from error

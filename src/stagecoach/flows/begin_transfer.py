@@ -205,7 +205,8 @@ async def _abandon(tools: Toolbox, transfer: Transfer, error: StagecoachError) -
             left = await tools.transfers.save(left, *([error.message] if is_ours else []), next_check_at=now)
         except StaleVersion:
             continue
-        if left.state.is_end:
+        # What does not answer now would only make the caller wait twice; the worker cleans when it is back.
+        if left.state.is_end and not error.retryable:
             await clean_up_now(tools, left)
         return
     log.warning("transfer %s: changed all the time while its request failed", transfer.id)

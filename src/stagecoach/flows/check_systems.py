@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import httpx
 
 from stagecoach.core import names
-from stagecoach.core.errors import StagecoachError
+from stagecoach.core.errors import AccountRequired, StagecoachError
 from stagecoach.core.paths import expanded_roots
 from stagecoach.flows.submit_job import choose_job_directory
 from stagecoach.flows.toolbox import System, Toolbox
@@ -29,36 +29,62 @@ async def check_everything(
     tools: Toolbox, username: str, more: Mapping[str, Callable[[], Awaitable[str]]]
 ) -> AsyncIterator[Finding]:
     """Each finding as soon as it is made; ``more`` are the caller's own. A check leaves nothing behind but an empty bucket."""
-    yield await _tried("database", lambda: _database(tools))
+    yield await _tried("database", lambda: _database(tools), "See database.url.")
     for what, check in more.items():
-        yield await _tried(what, check)
-    yield await _tried("s3", lambda: _store(tools, username))
-    yield await _tried("s3 presigned URLs for clients", lambda: _presigned(tools, username, "client", None))
+        yield await _tried(what, check, "")
+    s3 = tools.settings.s3
+    store = await _tried("s3", lambda: _store(tools, username), f"See s3.private_url ({s3.private_url}) and the keys in s3.")
+    yield store
+    if store.ok:
+        yield await _tried("s3 presigned URLs for clients", lambda: _presigned(tools, username, "client", None), "")
     if not tools.systems:
         yield Finding(False, "systems", "none is configured; add one under 'systems' in the settings.")
     for name, system in tools.systems.items():
-        login = await _tried(f"{name} login", lambda system=system: _login(system, username))  # type: ignore[misc]
-        yield login
-        if not login.ok:
-            continue
-        yield await _tried(f"{name} scheduler", lambda system=system: system.scheduler.ping(username))  # type: ignore[misc]
-        if system.settings.s3_url is not None:
-            yield await _tried(f"{name} presigned URLs", lambda name=name: _presigned(tools, username, "system", name))  # type: ignore[misc]
-        yield await _tried(f"{name} work directory", lambda system=system: _work_directory(tools, system, username))  # type: ignore[misc]
-        for root in expanded_roots(system.settings.roots, username):
-            yield await _tried(f"{name} file system {root}", lambda s=system, r=root: _file_system(s, username, r))  # type: ignore[misc]
+        async for finding in _check_system(tools, name, system, username, store_ok=store.ok):
+            yield finding
 
 
-async def _tried(what: str, check: Callable[[], Awaitable[str]]) -> Finding:
+async def _check_system(tools: Toolbox, name: str, system: System, username: str, *, store_ok: bool) -> AsyncIterator[Finding]:
+    login = await _tried(f"{name} login", lambda: _login(system, username), f"See systems.{name}.ssh{_way_in(system, username)}.")
+    yield login
+    if not login.ok:
+        return
+    yield await _tried(f"{name} scheduler", lambda: system.scheduler.ping(username), f"See systems.{name}.scheduler.")
+    yield await _tried(f"{name} directives", lambda: _directives(system, username), f"See systems.{name}.directives.")
+    if system.settings.s3_url is not None and store_ok:
+        yield await _tried(f"{name} presigned URLs", lambda: _presigned(tools, username, "system", name), "")
+    where = f"See systems.{name}.work_directory."
+    yield await _tried(f"{name} work directory", lambda: _work_directory(tools, system, username), where)
+    for root in expanded_roots(system.settings.roots, username):
+        where = f"See systems.{name}.file_systems."
+        yield await _tried(f"{name} file system {root}", lambda root=root: _file_system(system, username, root), where)  # type: ignore[misc]
+
+
+async def _tried(what: str, check: Callable[[], Awaitable[str]], advice: str) -> Finding:
     try:
         return Finding(True, what, await check())
     except StagecoachError as error:
-        return Finding(False, what, error.message)
+        return Finding(False, what, f"{error.message} {advice}".strip())
+
+
+def _way_in(system: System, username: str) -> str:
+    ssh = system.settings.ssh
+    if ssh is None:
+        return ""
+    return f" ({ssh.host}:{ssh.port}, key {ssh.credentials.key_file.replace('{user}', username)})"
+
+
+async def _directives(system: System, username: str) -> str:
+    try:
+        await system.scheduler.try_directives(username, None)
+    except AccountRequired:
+        return "not tried: they need an account, which requests give."
+    return "the scheduler would take them."
 
 
 async def _database(tools: Toolbox) -> str:
     if not await tools.transfers.is_alive():
-        raise StagecoachError("it does not answer; check database.url and that the server runs.")
+        raise StagecoachError("it does not answer, or its tables are missing: does the server run?")
     return "answers."
 
 
@@ -66,9 +92,11 @@ async def _store(tools: Toolbox, username: str) -> str:
     bucket = names.bucket_name(tools.settings.s3.bucket_prefix, username)
     await tools.store.ensure_bucket(bucket)
     key = names.ticket_key("check-" + tools.new_id())
-    await tools.store.write_object(bucket, key, b"check")
-    content = await tools.store.read_object(bucket, key, 16)
-    await tools.store.delete_objects(bucket, [key])
+    try:
+        await tools.store.write_object(bucket, key, b"check")
+        content = await tools.store.read_object(bucket, key, 16)
+    finally:
+        await tools.store.delete_objects(bucket, [key])
     if content != b"check":
         raise StagecoachError("what was written could not be read back; check that s3.private_url is one store.")
     return f"a bucket ({bucket}) can be made, written, read and cleaned."

@@ -118,7 +118,13 @@ async def keep_job_log(tools: Toolbox, transfer: Transfer) -> Transfer:
     files = _system(tools, transfer).files
     pieces = []
     for name in (OUTPUT_FILE, ERROR_FILE):
-        content = await files.read_file(transfer.owner, f"{transfer.job_directory}/{name}", MAX_LOG_BYTES)
+        try:
+            content = await files.read_file(transfer.owner, f"{transfer.job_directory}/{name}", MAX_LOG_BYTES)
+        except StagecoachError as error:
+            # The owner may have put anything at its place (a pipe, a directory); a log is not worth a stuck transfer.
+            if error.retryable:
+                raise
+            content = None
         if content:
             pieces.append(content.decode("utf-8", "replace").replace("\0", "\N{REPLACEMENT CHARACTER}"))
     return replace(transfer, job_log="".join(pieces))

@@ -71,11 +71,19 @@ async def finish_transfer(
 
 
 async def _finish_upload(tools: Toolbox, transfer: Transfer, digests: Mapping[str, str] | None, etag: str | None) -> Transfer:
+    said = {**transfer.digests, **(digests or {})}
+    if any(said[name] != value for name, value in transfer.digests.items()):
+        raise Conflict("The digest is not the one that was given when the upload began; it stays with that one.")
     if transfer.state in {State.STAGED, State.QUEUED, State.MOVING, State.DONE}:
+        if said != transfer.digests:
+            raise Conflict(
+                f"The upload is {transfer.state}, so its digest comes too late to be compared; give it with the request "
+                "that begins the upload, or with this one before the upload is completed.",
+                data={"state": transfer.state.value},
+            )
         return transfer
     _require_receiving(transfer)
-    if digests:
-        transfer = replace(transfer, digests={**transfer.digests, **digests})
+    transfer = replace(transfer, digests=said)
     key = names.object_key(transfer.id)
     if await tools.store.head_object(transfer.bucket, key) is None and (stored := await _open_parts(tools, transfer)) is not None:
         missing = _missing(transfer, stored)

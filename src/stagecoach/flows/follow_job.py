@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from stagecoach.core import names
+from stagecoach.core.errors import StagecoachError
 from stagecoach.core.tickets import MAX_RECEIPT_BYTES, read_progress, read_receipt
 from stagecoach.core.transfer import Direction, State, Transfer, advance
 from stagecoach.core.verdicts import JobOutcome, Receipt, Verdict, judge
@@ -41,6 +42,9 @@ async def follow_job(tools: Toolbox, transfer: Transfer, report: JobReport | Non
     now = tools.now()
     outcome = _OUTCOMES[report.phase] if report else JobOutcome.UNKNOWN
     transfer = _with_report(transfer, report)
+    if report is not None and report.phase is JobPhase.HELD and "Admin" not in report.reason:
+        # Slurm holds a job that it could not launch ("launch failed requeued held"), and nobody else would let it go.
+        await tools.system(transfer.system).scheduler.release(transfer.owner, report.job_id)
     receipt = await _find_receipt(tools, transfer, ended=outcome not in {JobOutcome.WAITING, JobOutcome.RUNNING})
     # Only a receipt and a report that agree are clear; what is unclear is timed from its first sight.
     clear = outcome in {JobOutcome.WAITING, JobOutcome.RUNNING} and not (receipt and receipt.ok)
@@ -100,7 +104,12 @@ async def _find_receipt(tools: Toolbox, transfer: Transfer, *, ended: bool) -> R
     if receipt is None and ended and transfer.job_directory:
         files = tools.system(transfer.system).files
         path = f"{transfer.job_directory}/receipt.json"
-        receipt = read_receipt(await files.read_file(transfer.owner, path, MAX_RECEIPT_BYTES), transfer)
+        try:
+            receipt = read_receipt(await files.read_file(transfer.owner, path, MAX_RECEIPT_BYTES), transfer)
+        except StagecoachError as error:
+            # What the owner put there is no receipt; what cannot be asked for now may be one.
+            if error.retryable:
+                raise
     return receipt
 
 

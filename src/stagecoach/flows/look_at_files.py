@@ -6,7 +6,8 @@ import posixpath
 from dataclasses import dataclass
 
 from stagecoach.core.errors import FileMissing, NoSpace, NotAFile, PathRefused, PermissionRefused
-from stagecoach.core.paths import checked_file_path, expanded_roots, is_inside
+from stagecoach.core.names import temporary_name
+from stagecoach.core.paths import MAX_PATH_BYTES, checked_file_path, expanded_roots, is_inside
 from stagecoach.flows.toolbox import System
 from stagecoach.ports.files import FileKind
 
@@ -47,6 +48,8 @@ async def look_at_target(system: System, username: str, path: str, size_bytes: i
     if target is not None and target.kind is not FileKind.FILE:
         raise NotAFile("The target is a directory or a special file; name a file.")
     directory = posixpath.dirname(real_path)
+    if len(f"{directory}/{temporary_name('x' * 26)}".encode()) > MAX_PATH_BYTES:
+        raise PathRefused("The directory's path is so long that no hidden file fits beside the target; use a shorter one.")
     if not await files.may(username, directory, "w"):
         raise PermissionRefused(f"Permission denied: you may not write in {directory}.")
     free = await files.free_bytes(username, directory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 
-from stagecoach.core.errors import JobNotFound, StaleVersion, SubmissionRefused, SubmissionUncertain
+from stagecoach.core.errors import FileMissing, JobNotFound, StaleVersion, SubmissionRefused, SubmissionUncertain
 from stagecoach.core.transfer import State, Transfer, advance
 from stagecoach.flows.clean_up import LATE_JOB_SECONDS
 from stagecoach.flows.submit_job import prepare_job_directory, submit_job, waits_held
@@ -36,7 +36,11 @@ async def release_job(tools: Toolbox, transfer: Transfer) -> Released:
     if not waits_held(transfer):
         return Released(_queued(tools, transfer), f"Staging job {transfer.job_id} will find the object.", False)
     if transfer.job_id is not None and await _is_there(scheduler, transfer):
-        await write_ticket_url(tools, transfer)
+        try:
+            await write_ticket_url(tools, transfer)
+        except FileMissing:
+            log.warning("transfer %s: its job directory was removed; it is made again", transfer.id)
+            await prepare_job_directory(tools, transfer)
         try:
             await scheduler.release(transfer.owner, transfer.job_id or "")
             return Released(_queued(tools, transfer), f"Staging job {transfer.job_id} was released.", False)

@@ -6,7 +6,7 @@ import posixpath
 from dataclasses import replace
 
 from stagecoach.core import job_scripts
-from stagecoach.core.errors import AccountRequired, InvalidRequest, PathRefused, SubmissionUncertain
+from stagecoach.core.errors import AccountRequired, InvalidRequest, PathRefused, SubmissionUncertain, SystemUnavailable
 from stagecoach.core.transfer import Direction, Transfer, WaitPolicy
 from stagecoach.flows.toolbox import System, Toolbox
 from stagecoach.flows.write_ticket import write_ticket_url
@@ -72,8 +72,11 @@ async def submit_job(tools: Toolbox, transfer: Transfer, *, held: bool) -> Trans
     )
     try:
         job_id = await system.scheduler.submit(transfer.owner, request)
-    except SubmissionUncertain:
-        jobs = await system.scheduler.find(transfer.owner, transfer.job_name)
+    except SubmissionUncertain as uncertain:
+        try:
+            jobs = await system.scheduler.find(transfer.owner, transfer.job_name)
+        except SystemUnavailable:
+            raise uncertain from None
         found = [job for job in jobs if not job.phase.is_final or job.phase is JobPhase.COMPLETED]
         if not found:
             raise

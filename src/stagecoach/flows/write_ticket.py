@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stagecoach.core import names
+from stagecoach.core.paths import expanded_roots, is_inside
 from stagecoach.core.tickets import TicketUrls, build_ticket
 from stagecoach.core.transfer import Direction, Transfer, WaitPolicy
 from stagecoach.flows.toolbox import JOB_URL_TTL_SECONDS, Toolbox
@@ -51,7 +52,14 @@ async def write_ticket(tools: Toolbox, transfer: Transfer) -> None:
     settings = tools.system(system).settings
     waits = transfer.wait is WaitPolicy.IN_JOB and transfer.direction is Direction.UPLOAD
     deadline = int(transfer.created_at.timestamp()) + settings.limits.wait_in_job_seconds if waits else None
-    content = build_ticket(transfer, urls, concurrency=settings.mover_concurrency, wait_until_epoch_seconds=deadline)
+    roots = expanded_roots(settings.roots, transfer.owner)
+    content = build_ticket(
+        transfer,
+        urls,
+        concurrency=settings.mover_concurrency,
+        wait_until_epoch_seconds=deadline,
+        root=next((root for root in roots if is_inside(transfer.real_path, [root])), None),
+    )
     await store.write_object(bucket, names.ticket_key(transfer.id), content)
 
 

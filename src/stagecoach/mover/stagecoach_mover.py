@@ -186,7 +186,8 @@ class Ticket:
             raise self._unreadable("transfer_id")
         if self._document.get("kind") != kind:
             raise self._unreadable("kind")
-        self.path = self._path()
+        self.path = self._path("path_base64")
+        self.root = self._path("root_base64") if self._document.get("root_base64") is not None else None
         self.size_bytes = self._number("size_bytes", 0)
         self.part_size_bytes = self._number("part_size_bytes", 1)
         self.part_count = max(1, -(-self.size_bytes // self.part_size_bytes))
@@ -251,13 +252,13 @@ class Ticket:
             raise self._unreadable(key)
         return value
 
-    def _path(self) -> bytes:
+    def _path(self, key: str) -> bytes:
         try:
-            path = base64.b64decode(self._text("path_base64"), validate=True)
+            path = base64.b64decode(self._text(key), validate=True)
         except (ValueError, binascii.Error):
-            raise self._unreadable("path_base64") from None
+            raise self._unreadable(key) from None
         if not path.startswith(b"/") or b"\0" in path:
-            raise self._unreadable("path_base64")
+            raise self._unreadable(key)
         return path
 
     def _url(self, value: Any, key: str, optional: bool = False) -> str:
@@ -696,7 +697,7 @@ def default_mode() -> int:
 class TargetFile:
     """The file being fetched, hidden beside its target until whole: the old target outlives any failure."""
 
-    def __init__(self, path: bytes, transfer_id: str) -> None:
+    def __init__(self, path: bytes, transfer_id: str, root: Optional[bytes] = None) -> None:
         parent, self._name = os.path.split(path)
         if self._name in (b"", b".", b".."):
             raise Failed("target_is_directory", "The path names a directory, not a file.")
@@ -705,17 +706,32 @@ class TargetFile:
         with disk_errors("target_missing_directory"):
             self._directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
+            if root is not None:
+                self._require_no_detour(parent, root)
             self.old_mode()
         except BaseException:
             self.close()
             raise
 
+    def _require_no_detour(self, parent: bytes, root: bytes) -> None:
+        """Below the root no directory may have become a symbolic link since the path was resolved.
+
+        The root itself may be one: nodes mount file systems where they like.
+        """
+        below = os.path.relpath(parent, root)
+        real_root = os.path.realpath(root)
+        expected = real_root if below == b"." else os.path.join(real_root, below)
+        if os.path.realpath(parent) != expected or not os.path.samestat(os.fstat(self._directory), os.stat(expected)):
+            raise Failed("target_missing_directory", "The target's directory was replaced after the transfer began.")
+
     def old_mode(self) -> Optional[int]:
         with disk_errors("target_missing_directory"):
             try:
-                found = os.stat(self._name, dir_fd=self._directory)
+                found = os.stat(self._name, dir_fd=self._directory, follow_symlinks=False)
             except FileNotFoundError:
                 return None
+        if stat.S_ISLNK(found.st_mode):  # replaced, not followed
+            return None
         if stat.S_ISDIR(found.st_mode):
             raise Failed("target_is_directory", "The path names a directory, not a file.")
         if not stat.S_ISREG(found.st_mode):
@@ -859,7 +875,11 @@ class State:
         if self.directory is None:
             return {}
         with contextlib.suppress(OSError, ValueError):
-            with open(os.path.join(self.directory, name), "rb") as file:
+            # Whoever owns the directory may have put anything there; a pipe must not stop us.
+            descriptor = os.open(os.path.join(self.directory, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with os.fdopen(descriptor, "rb") as file:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    return {}
                 document = json.loads(file.read().decode("utf-8"))
             if isinstance(document, dict):
                 return document
@@ -1400,14 +1420,14 @@ class Fetch(Leg):
         receipt = super().earlier_receipt()
         if receipt is not None:
             ticket = self.the_ticket()
-            with contextlib.closing(TargetFile(ticket.path, ticket.transfer_id)) as target:
+            with contextlib.closing(TargetFile(ticket.path, ticket.transfer_id, ticket.root)) as target:
                 if target.has_size(ticket.size_bytes):
                     return receipt
         return None
 
     def run(self) -> None:
         ticket = self.the_ticket()
-        self.target = TargetFile(ticket.path, ticket.transfer_id)
+        self.target = TargetFile(ticket.path, ticket.transfer_id, ticket.root)
         self.progress.phase = "waiting" if ticket.wait_until is not None else "moving"
         self.seen = self.aside(self._await_object)
         journal = self.state.load("journal.json")

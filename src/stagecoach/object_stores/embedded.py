@@ -78,6 +78,7 @@ class EmbeddedStore:
         self._lock = _locked(self._pid_file, self._directory)
         try:
             await _end_orphan(self._lock)
+            await asyncio.to_thread(_remove_torn_uploads, self._directory)
             # A free port can be lost to another process before the child has it; a given one cannot be changed.
             for attempts_left in (0,) if self._wanted_port else (2, 1, 0):
                 self._port = self._wanted_port or _free_port()
@@ -197,6 +198,15 @@ async def _end_orphan(lock: IO[str]) -> None:
             if asyncio.get_running_loop().time() > deadline:
                 break
             await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _remove_torn_uploads(directory: Path) -> None:
+    """rclone forgets its open uploads when it ends, but leaves what it had written of them."""
+    for left in directory.glob("**/.rclone_temp_multipart_*"):
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def _start_time(pid: int) -> str:

@@ -121,3 +121,10 @@ class Scheduler(Protocol):
 
     async def ping(self, username: str) -> str:
         """One line that names the scheduler and its version."""
+
+    async def try_directives(self, username: str, account: str | None) -> None:
+        """Have the scheduler look at a staging job with the system's directives, without creating it.
+
+        Raises:
+            SubmissionRefused: in the scheduler's words.
+        """

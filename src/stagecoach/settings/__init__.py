@@ -296,6 +296,7 @@ def settings_from(values: dict[str, Any]) -> Settings:
 __all__ = [
     "MAX_URL_TTL_SECONDS",
     "AuthSettings",
+    "LogSettings",
     "S3Settings",
     "Settings",
     "SystemSettings",

@@ -99,7 +99,9 @@ class PartsView(Shape):
 class FinishRequest(Shape):
     """What the client knows of the whole file; optional."""
 
-    etag: str | None = Field(None, max_length=200, description="The ETag the store answered to the completion.")
+    etag: str | None = Field(
+        None, max_length=200, pattern=r"^[\x21-\x7e]+$", description="The ETag the store answered to the completion."
+    )
     sha256: Sha256 | None = None
 
 

@@ -639,6 +639,14 @@ async def test_a_url_does_not_die_in_a_long_queue(world: World, direction: str) 
     assert (await world.the_transfer()).state is (State.DONE if direction == "upload" else State.STAGED)
 
 
+async def test_a_completion_that_was_on_its_way_when_its_upload_was_cancelled_leaves_nothing(world: World) -> None:
+    begun = await begun_upload(world)
+    await cancel_transfer(world.tools, ALICE, begun.transfer.id)
+    await world.store.write_object(begun.transfer.bucket, names.object_key(begun.transfer.id), CONTENT)
+    assert (await until_end(world)).state is State.CANCELLED
+    assert world.left_outside() == []
+
+
 async def test_a_store_that_is_down_leaves_nothing_of_a_beginning(world: World) -> None:
     world.store.failing = True
     with pytest.raises(StoreUnavailable):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -558,3 +559,47 @@ def test_the_unforeseen_becomes_a_receipt_without_secrets(
     assert "KeyError" in receipt["message"]
     assert SIGNATURE not in json.dumps(receipt)
     assert os.listdir(tmp_path) == []
+
+
+def with_root(ticket: dict[str, Any], root: Path) -> dict[str, Any]:
+    return {**ticket, "root_base64": base64.b64encode(os.fsencode(root)).decode()}
+
+
+def test_a_directory_that_became_a_link_elsewhere_is_not_followed(rgw: FaultyStore, tmp_path: Path) -> None:
+    rgw.keep("object", b"content")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "root" / "project").symlink_to(tmp_path / "elsewhere")
+    ticket = with_root(rgw.fetch_ticket(os.fsencode(tmp_path / "root/project/file"), 7), tmp_path / "root")
+    receipt = run(ticket)
+    assert (receipt["ok"], receipt["code"]) == (False, "target_missing_directory")
+    assert os.listdir(tmp_path / "elsewhere") == []
+
+
+def test_a_root_that_is_itself_a_link_on_this_node_is_followed(rgw: FaultyStore, tmp_path: Path) -> None:
+    rgw.keep("object", b"content")
+    (tmp_path / "mounted" / "project").mkdir(parents=True)
+    (tmp_path / "root").symlink_to(tmp_path / "mounted")
+    ticket = with_root(rgw.fetch_ticket(os.fsencode(tmp_path / "root/project/file"), 7), tmp_path / "root")
+    assert run(ticket)["ok"]
+    assert (tmp_path / "mounted/project/file").read_bytes() == b"content"
+
+
+def test_a_link_at_the_target_is_replaced_and_lends_no_mode(rgw: FaultyStore, tmp_path: Path) -> None:
+    rgw.keep("object", b"content")
+    (tmp_path / "program").write_bytes(b"#!")
+    (tmp_path / "program").chmod(0o777)
+    (tmp_path / "file").symlink_to(tmp_path / "program")
+    assert run(rgw.fetch_ticket(os.fsencode(tmp_path / "file"), 7))["ok"]
+    assert not (tmp_path / "file").is_symlink()
+    assert not (tmp_path / "file").stat().st_mode & 0o111
+    assert (tmp_path / "program").read_bytes() == b"#!"
+
+
+def test_a_pipe_in_the_state_directory_stops_nobody(rgw: FaultyStore, tmp_path: Path) -> None:
+    rgw.keep("object", b"content")
+    (tmp_path / "state").mkdir()
+    for name in ("journal.json", "receipt.json"):
+        os.mkfifo(tmp_path / "state" / name)
+    receipt = run(rgw.fetch_ticket(os.fsencode(tmp_path / "file"), 7), state_directory=str(tmp_path / "state"))
+    assert receipt["ok"], receipt
