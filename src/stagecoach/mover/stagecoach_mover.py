@@ -730,7 +730,11 @@ class TargetFile:
                 found = os.stat(self._name, dir_fd=self._directory, follow_symlinks=False)
             except FileNotFoundError:
                 return None
-        if stat.S_ISLNK(found.st_mode):  # replaced, not followed
+        if stat.S_ISLNK(found.st_mode):
+            # The link is replaced, not followed; but who has a link to a directory there wants no file in its stead.
+            with contextlib.suppress(OSError):
+                if stat.S_ISDIR(os.stat(self._name, dir_fd=self._directory).st_mode):
+                    raise Failed("target_is_directory", "The path names a directory, not a file.")
             return None
         if stat.S_ISDIR(found.st_mode):
             raise Failed("target_is_directory", "The path names a directory, not a file.")
