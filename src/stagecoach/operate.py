@@ -6,28 +6,19 @@ Server libraries are imported when a verb needs them, so that the light client's
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import json
-import logging
 import os
-import secrets
-import signal
-import socket
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar
 
 import typer
 
-from stagecoach.core.errors import SettingsError, StagecoachError, Unavailable
+from stagecoach.core.errors import SettingsError, StagecoachError
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-
     from stagecoach.embedded import EmbeddedService
-    from stagecoach.flows.toolbox import Toolbox
     from stagecoach.settings import Settings
 
 P = ParamSpec("P")
@@ -68,11 +59,12 @@ def _one_line_errors(verb: Callable[P, T]) -> Callable[P, T]:
 def serve(settings: SettingsFile = None) -> None:
     """Run the API (and a worker in it, unless worker.run_in_api is false)."""
     from stagecoach.logs import start_logging
+    from stagecoach.serving import run_api
     from stagecoach.settings import load_settings
 
     loaded = load_settings(settings)
     start_logging(loaded.log)
-    _run_api(loaded)
+    run_api(loaded)
 
 
 @app.command()
@@ -80,11 +72,12 @@ def serve(settings: SettingsFile = None) -> None:
 def work(settings: SettingsFile = None) -> None:
     """Run a worker on its own; any number may run on PostgreSQL."""
     from stagecoach.logs import start_logging
+    from stagecoach.serving import run_worker_alone
     from stagecoach.settings import load_settings
 
     loaded = load_settings(settings)
     start_logging(loaded.log)
-    asyncio.run(_work(loaded))
+    asyncio.run(run_worker_alone(loaded))
 
 
 @app.command()
@@ -172,11 +165,19 @@ def up(
     ready_file: Annotated[Path | None, typer.Option(help="Write URL and token here, as JSON, once it runs.")] = None,
 ) -> None:
     """Run everything on this machine without any settings: API, worker, S3 store, a local system."""
+    from stagecoach.serving import run_embedded
+
     data_home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
     state = (state_directory or data_home / "stagecoach").absolute()
     roots = [str(path.absolute()) for path in root] if root else [str(Path.home())]
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    asyncio.run(_up(state, roots, port, ready_file))
+    try:
+        listened = asyncio.run(run_embedded(state, roots, port, lambda service: _announce(service, ready_file)))
+    finally:
+        if ready_file is not None:
+            ready_file.unlink(missing_ok=True)
+    if not listened:
+        raise typer.Exit(1)
 
 
 def _issuer_check(settings: Settings) -> Callable[[], Awaitable[str]]:
@@ -193,125 +194,11 @@ def _issuer_check(settings: Settings) -> Callable[[], Awaitable[str]]:
 
 def openapi_text() -> str:
     """The frozen document's text."""
+    from stagecoach.serving import make_app
     from stagecoach.settings import Settings
 
-    document = _make_app(Settings(), with_worker=False).openapi()
+    document = make_app(Settings(), with_worker=False).openapi()
     return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-
-
-def _make_app(settings: Settings, *, with_worker: bool) -> FastAPI:
-    from stagecoach.api.app import create_app
-
-    @contextlib.asynccontextmanager
-    async def opened() -> AsyncIterator[Toolbox]:
-        from stagecoach.wiring import open_toolbox
-
-        nudged = asyncio.Event()
-        async with open_toolbox(settings, nudged.set) as tools:
-            if not with_worker:
-                yield tools
-                return
-            stop = asyncio.Event()
-            task = asyncio.create_task(_run_worker(tools, nudged, stop))
-            try:
-                yield tools
-            finally:
-                stop.set()
-                await task
-
-    return create_app(opened, settings.auth)
-
-
-async def _run_worker(tools: Toolbox, nudged: asyncio.Event, stop: asyncio.Event) -> None:
-    from stagecoach.worker import Worker
-
-    name = f"{socket.gethostname()[:32]}-{os.getpid()}-{secrets.token_hex(4)}"
-    await Worker(tools, name, nudged).run(stop)
-
-
-async def _work(settings: Settings) -> None:
-    from stagecoach.wiring import open_toolbox
-
-    stop, nudged = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with open_toolbox(settings, nudged.set) as tools:
-        await _run_worker(tools, nudged, stop)
-
-
-def _run_api(settings: Settings) -> None:
-    import uvicorn
-
-    from stagecoach.api.tokens import TokenChecker
-    from stagecoach.wiring import open_toolbox
-
-    _require_free_address(settings.server.host, settings.server.port)
-
-    async def begin() -> None:
-        # What is wrong is said in one line before the web server takes over, which would print a stack.
-        try:
-            await TokenChecker(settings.auth).read_keys()
-        except Unavailable as error:
-            logging.getLogger(__name__).warning("%s Tokens are refused until it does.", error.message)
-        async with open_toolbox(settings):
-            pass
-
-    asyncio.run(begin())
-    uvicorn.run(
-        _make_app(settings, with_worker=settings.worker.run_in_api),
-        host=settings.server.host,
-        port=settings.server.port,
-        log_config=None,
-        server_header=False,
-    )
-
-
-def _require_free_address(host: str, port: int) -> None:
-    """One line that names the setting, where the web server would log several and name none."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise SettingsError(f"settings: server: {host}:{port} cannot be listened on ({error.strerror or error}).") from error
-
-
-async def _up(state: Path, roots: list[str], port: int, ready_file: Path | None) -> None:
-    import uvicorn
-
-    from stagecoach.embedded import embedded_service
-    from stagecoach.logs import start_logging
-
-    async with embedded_service(state, roots, port) as service:
-        start_logging(service.settings.log)
-        # The bundled store has no lifecycle rules, which is no news to anybody here.
-        logging.getLogger("stagecoach.object_stores.buckets").setLevel(logging.ERROR)
-        application = _make_app(service.settings, with_worker=True)
-        config = uvicorn.Config(
-            application, host=service.settings.server.host, port=service.settings.server.port, log_config=None
-        )
-
-        class AnnouncingServer(uvicorn.Server):
-            """Tells the person, once it listens."""
-
-            async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-                await super().startup(sockets)
-                if self.started:
-                    _announce(service, ready_file)
-
-        server = AnnouncingServer(config)
-        # The web server raises the signal that ended it once more; by default that would end us before the store is.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda _number, _frame: None)
-        try:
-            await server.serve()
-        finally:
-            if ready_file is not None:
-                await asyncio.to_thread(ready_file.unlink, missing_ok=True)
-    if not server.started:
-        sys.exit(1)
 
 
 def _announce(service: EmbeddedService, ready_file: Path | None) -> None:
