@@ -66,6 +66,7 @@ testbed-down:
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/presigning.py
+	$(BIN)/python bench/mover.py
 
 COMPILE = $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header
 # The package itself stands in the result, because `embedded` builds on `server`; it is not to be pinned.
