@@ -3,43 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
-
-import httpx
+from typing import Any, TypeVar
 
 from stagecoach.client.errors import ServiceError, TransferFailed
-from stagecoach.client.moving import ReportBytes, fetch_object, put_parts
-from stagecoach.wire.firecrest import TransferAnswer
-from stagecoach.wire.transfers import DownloadUrl, PartsView, TransferDetail, TransferPage, TransferView
+from stagecoach.client.journal import Journal, Record, file_identity, state_home
+from stagecoach.client.legs import UploadLeg, fetch_object
+from stagecoach.client.moving import ReportBytes
+from stagecoach.client.results import CarriedTransfer
+from stagecoach.client.service import ENDS, OnLook, Service, require_hope
+from stagecoach.wire.firecrest import S3Directives, TransferAnswer
+from stagecoach.wire.transfers import TransferView
 
-FIRST_LOOK_SECONDS = 0.2
-LONGEST_LOOK_SECONDS = 5.0
-ENDS = frozenset({"done", "failed", "cancelled", "expired"})
+OnBegun = Callable[[str], None]
+"""Gets the transfer's id as soon as there is one."""
+T = TypeVar("T")
 
 
-class Client:
+class Client(Service):
     """Speaks to one service as the holder of ``token``. Use as ``async with Client(url, token) as client``.
 
-    Every method raises ServiceError for a problem the service answers, httpx.TransportError when it cannot be reached.
+    ``upload``, ``download`` and ``resume`` take three callbacks: ``report`` gets the bytes of the client's own leg so
+    far, ``on_look`` sees the transfer again and again while the cluster's leg runs, ``on_begun`` gets its id. Whatever
+    ends one of them before its time (a cancelled task, a crash), ``resume`` goes on with the transfer later.
+
+    Raises:
+        ServiceError: the service answered with a problem, or cannot be reached.
+        TransferFailed: a leg failed; the message says why.
     """
 
-    def __init__(self, url: str, token: str, *, timeout_seconds: float = 60.0) -> None:
-        self._http = httpx.AsyncClient(
-            base_url=url.rstrip("/"), headers={"Authorization": f"Bearer {token}"}, timeout=timeout_seconds
-        )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._http.aclose()
+    def __init__(self, url: str, token: str, *, state_directory: Path | None = None, **options: Any) -> None:
+        super().__init__(url, token, **options)
+        self._state_directory = state_directory or state_home()
 
     async def upload(
         self,
@@ -49,30 +46,16 @@ class Client:
         report: ReportBytes | None = None,
         *,
         account: str | None = None,
-        on_look: Callable[[TransferDetail], None] | None = None,
-    ) -> TransferDetail:
-        """Send a file and wait until it is at its place on the system.
-
-        ``report`` gets the bytes put so far; ``on_look`` sees the transfer again and again while the cluster's leg runs.
-
-        Raises:
-            TransferFailed: a leg failed; the message says why.
-        """
-        source = Path(local)
-        size_bytes = (await asyncio.to_thread(source.stat)).st_size
-        begun = await self.begin_upload(system, remote_path, size_bytes, account=account)
-        directives = begun.transfer_directives
-        receipt = await put_parts(
-            source,
-            begun.transfer_id,
-            size_bytes,
-            directives.max_part_size or 1,
-            directives.parts_upload_urls or [],
-            directives.complete_upload_url or "",
-            report,
-        )
-        await self.finish(begun.transfer_id, etag=receipt["etag"])
-        return await self.wait(begun.transfer_id, on_look)
+        on_look: OnLook | None = None,
+        on_begun: OnBegun | None = None,
+    ) -> CarriedTransfer:
+        """Send a file and wait until it is at its place on the system."""
+        source = await asyncio.to_thread(_absolute, Path(local))
+        identity = await asyncio.to_thread(_source_identity, source)
+        record = Record(self.url, system, "upload", remote_path, str(source), identity)
+        beginning = self.begin_upload(system, remote_path, identity[0], account=account)
+        begun = await self._begun(beginning, record, on_begun)
+        return await self._send(begun.transfer_id, source, identity, report, on_look, begun.transfer_directives)
 
     async def download(
         self,
@@ -82,83 +65,150 @@ class Client:
         report: ReportBytes | None = None,
         *,
         account: str | None = None,
-        on_look: Callable[[TransferDetail], None] | None = None,
-    ) -> TransferDetail:
-        """Fetch a file; ``local`` is replaced only when all of it is here and verified. Raises as :meth:`upload`."""
-        begun = await self.begin_download(system, remote_path, account=account)
-        staged = await self.wait(begun.transfer_id, on_look)
-        signed = await self.download_url(begun.transfer_id)
-        await fetch_object(
-            Path(local),
-            staged.id,
-            staged.size_bytes,
-            staged.part_size_bytes,
-            signed.download_url,
-            signed.head_url,
-            report,
-        )
-        await self.finish(staged.id)
-        return await self.transfer(staged.id)
+        on_look: OnLook | None = None,
+        on_begun: OnBegun | None = None,
+    ) -> CarriedTransfer:
+        """Fetch a file; ``local`` is replaced only when all of it is here and verified."""
+        target = await asyncio.to_thread(_absolute, Path(local))
+        if not await asyncio.to_thread(target.parent.is_dir):
+            raise TransferFailed(f"There is no directory {target.parent} to put the file into.", "target_missing_directory")
+        if await asyncio.to_thread(target.is_dir):
+            raise TransferFailed(f"{target} is a directory; name the file.", "target_is_directory")
+        record = Record(self.url, system, "download", remote_path, str(target))
+        begun = await self._begun(self.begin_download(system, remote_path, account=account), record, on_begun)
+        return await self._receive(begun.transfer_id, target, report, on_look)
 
-    async def begin_upload(self, system: str, remote_path: str, size_bytes: int, *, account: str | None = None) -> TransferAnswer:
-        """Begin an upload: the URLs to put parts to."""
-        directives = {"transferMethod": "s3", "fileSize": size_bytes}
-        body = {"path": remote_path, "transferDirectives": directives, "account": account}
-        answer = await self._ask("POST", f"/filesystem/{system}/transfer/upload", json=body)
-        return TransferAnswer.model_validate(answer)
+    async def resume(
+        self,
+        transfer_id: str,
+        local: Path | str | None = None,
+        report: ReportBytes | None = None,
+        *,
+        on_look: OnLook | None = None,
+    ) -> CarriedTransfer:
+        """Go on with a transfer that was interrupted, from any process; what is done already is not done again.
 
-    async def begin_download(self, system: str, remote_path: str, *, account: str | None = None) -> TransferAnswer:
-        """Begin a download."""
-        body = {"path": remote_path, "transferDirectives": {"transferMethod": "s3"}, "account": account}
-        answer = await self._ask("POST", f"/filesystem/{system}/transfer/download", json=body)
-        return TransferAnswer.model_validate(answer)
-
-    async def transfers(self, **filters: str | int) -> TransferPage:
-        """A page of transfers, newest first; filters as in the API (``system``, ``direction``, ``state``, ``after`` …)."""
-        return TransferPage.model_validate(await self._ask("GET", "/transfers", params=filters))
-
-    async def transfer(self, transfer_id: str) -> TransferDetail:
-        """One transfer with its story."""
-        return TransferDetail.model_validate(await self._ask("GET", f"/transfers/{transfer_id}"))
-
-    async def parts(self, transfer_id: str) -> PartsView:
-        """What the store has of an upload, and fresh URLs for the rest."""
-        return PartsView.model_validate(await self._ask("GET", f"/transfers/{transfer_id}/parts"))
-
-    async def finish(self, transfer_id: str, *, etag: str | None = None) -> TransferView:
-        """Say that the client's side is through; ``etag`` is what the store answered to an upload's completion."""
-        answer = await self._ask("POST", f"/transfers/{transfer_id}/finish", json={"etag": etag})
-        return TransferView.model_validate(answer)
+        ``local`` is needed where this machine's journal does not know the transfer, or the file was moved.
+        """
+        journal = Journal(self._state_directory, transfer_id)
+        record = journal.read()
+        try:
+            transfer = await self.transfer(transfer_id)
+        except ServiceError as error:
+            if error.status == 404 and record is not None and record.service != self.url:
+                error.message += f" It was begun at {record.service}; this is {self.url}."
+            raise
+        if transfer.state in ENDS:
+            journal.remove()
+            require_hope(transfer)
+            return CarriedTransfer.of(transfer, None)
+        is_upload = transfer.direction == "upload"
+        if is_upload and transfer.state not in {"preparing", "receiving"}:
+            journal.remove()
+            return CarriedTransfer.of(await self.wait(transfer_id, on_look), None)
+        if local is None and record is None:
+            message = "This machine has no journal of the transfer: say which local file it is about."
+            raise TransferFailed(message, "local_path_unknown", transfer_id=transfer_id)
+        path = await asyncio.to_thread(_absolute, Path(local if local is not None else record.local if record else ""))
+        if not is_upload:
+            journal.write(Record(self.url, transfer.system, "download", transfer.path, str(path)))
+            return await self._receive(transfer_id, path, report, on_look)
+        await self.wait_for(transfer_id, set(), {"receiving", "staged", "queued", "moving", "done"})
+        identity = await asyncio.to_thread(_source_identity, path)
+        if record is not None and record.source is not None:
+            identity = record.source
+        if identity[0] != transfer.size_bytes:
+            message = f"The file has {identity[0]} bytes where the upload was begun with {transfer.size_bytes}."
+            raise TransferFailed(message, "source_changed", transfer_id=transfer_id)
+        journal.write(Record(self.url, transfer.system, "upload", transfer.path, str(path), identity))
+        return await self._send(transfer_id, path, identity, report, on_look)
 
     async def cancel(self, transfer_id: str) -> TransferView:
-        """Cancel; nothing of it stays."""
-        return TransferView.model_validate(await self._ask("DELETE", f"/transfers/{transfer_id}"))
+        """Cancel; nothing of it stays, here or there."""
+        cancelled = await super().cancel(transfer_id)
+        journal = Journal(self._state_directory, transfer_id)
+        record = journal.read()
+        if record is not None and record.direction == "download":
+            hidden = (await asyncio.to_thread(Path(record.local).resolve)).parent / f".stagecoach-{transfer_id}.part"
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(hidden.unlink)
+        journal.remove()
+        return cancelled
 
-    async def download_url(self, transfer_id: str) -> DownloadUrl:
-        """A fresh URL of a staged download."""
-        return DownloadUrl.model_validate(await self._ask("GET", f"/transfers/{transfer_id}/download-url"))
+    async def _begun(
+        self, beginning: Coroutine[Any, Any, TransferAnswer], record: Record, on_begun: OnBegun | None
+    ) -> TransferAnswer:
+        begun, was_cancelled = await _to_its_end(beginning)
+        Journal(self._state_directory, begun.transfer_id).write(record)
+        if on_begun is not None:
+            on_begun(begun.transfer_id)
+        if was_cancelled:
+            raise asyncio.CancelledError
+        return begun
 
-    async def wait(self, transfer_id: str, on_look: Callable[[TransferDetail], None] | None = None) -> TransferDetail:
-        """Until an upload is done or a download is staged. Raises TransferFailed when it ends otherwise."""
-        pause = FIRST_LOOK_SECONDS
-        while True:
-            transfer = await self.transfer(transfer_id)
-            if on_look is not None:
-                on_look(transfer)
-            if transfer.state == "done" or (transfer.direction == "download" and transfer.state == "staged"):
-                return transfer
-            if transfer.state in ENDS:
-                raise TransferFailed(transfer.reason or f"The transfer is {transfer.state}.", transfer.code, transfer)
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.3, LONGEST_LOOK_SECONDS)
+    async def _send(
+        self,
+        transfer_id: str,
+        source: Path,
+        identity: list[int],
+        report: ReportBytes | None,
+        on_look: OnLook | None,
+        begun: S3Directives | None = None,
+    ) -> CarriedTransfer:
+        journal = Journal(self._state_directory, transfer_id)
+        with journal.locked(), _forgotten_when_over(journal):
+            receipt = await UploadLeg(self, journal, source, identity, begun).run(report)
+            # From here on it is the service's affair: nothing is left to resume on this machine.
+            journal.remove()
+        return CarriedTransfer.of(await self.wait(transfer_id, on_look), receipt)
 
-    async def _ask(self, method: str, path: str, **options: Any) -> Any:
-        answer = await self._http.request(method, path, **options)
-        if answer.is_success:
-            return answer.json()
-        try:
-            problem = answer.json()
-            code, message = str(problem["code"]), str(problem["message"])
-        except (ValueError, KeyError, TypeError):
-            code, message = "http_error", f"The service answered {answer.status_code}."
-        raise ServiceError(answer.status_code, code, message)
+    async def _receive(
+        self, transfer_id: str, target: Path, report: ReportBytes | None, on_look: OnLook | None
+    ) -> CarriedTransfer:
+        journal = Journal(self._state_directory, transfer_id)
+        with journal.locked(), _forgotten_when_over(journal):
+            staged = await self.wait(transfer_id, on_look)
+            receipt = await fetch_object(self, journal, target, staged, report)
+            try:
+                await self.finish(transfer_id)
+            except ServiceError as error:
+                # It expired or was cancelled at the last moment; the file is here and verified all the same.
+                if error.code != "wrong_state":
+                    raise
+            journal.remove()
+        return CarriedTransfer.of(await self.transfer(transfer_id), receipt)
+
+
+@contextlib.contextmanager
+def _forgotten_when_over(journal: Journal) -> Iterator[None]:
+    """What the service has ended cannot be resumed, so its journal goes."""
+    try:
+        yield
+    except TransferFailed as failure:
+        if failure.transfer is not None:
+            journal.remove()
+        raise
+
+
+async def _to_its_end(beginning: Coroutine[Any, Any, T]) -> tuple[T, bool]:
+    """Its result, and whether we were cancelled meanwhile: a transfer of which nobody knows the id cannot be resumed."""
+    task, was_cancelled = asyncio.ensure_future(beginning), False
+    try:
+        return await asyncio.shield(task), False
+    except asyncio.CancelledError:
+        was_cancelled = True
+    return await task, was_cancelled
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+def _source_identity(source: Path) -> list[int]:
+    try:
+        if not source.is_file():
+            found = "is not a regular file" if source.exists() else "does not exist"
+            raise TransferFailed(f"{source} {found}.", "source_missing")
+        return file_identity(source)
+    except OSError as error:
+        raise TransferFailed(f"{source} cannot be read ({error.strerror}).", "permission_denied") from None

@@ -6,43 +6,35 @@ import asyncio
 import base64
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from stagecoach.client.errors import TransferFailed
 from stagecoach.mover import stagecoach_mover
 
 ReportBytes = Callable[[int], None]
 """Called now and then with the bytes done so far, in the client's event loop."""
+Ticket = dict[str, Any]
+Receipt = dict[str, Any]
+Renew = Callable[[], Awaitable[Ticket]]
+"""Gives the ticket with fresh URLs, once a store says that one has expired."""
 
 
-async def put_parts(
-    source: Path,
-    transfer_id: str,
-    size_bytes: int,
-    part_size_bytes: int,
-    part_urls: Sequence[str],
-    complete_url: str,
-    report: ReportBytes | None,
-) -> dict[str, Any]:
-    """Put every part and complete the upload; returns the mover's receipt. Raises TransferFailed."""
+def put_ticket(
+    source: Path, transfer_id: str, size_bytes: int, part_size_bytes: int, part_urls: list[str], complete_url: str
+) -> Ticket:
+    """For all parts of ``source``; the client is given no URL to look at the object, the service looks itself."""
     ticket = _ticket("put", source, transfer_id, size_bytes, part_size_bytes)
-    ticket["upload"] = {"part_urls": list(part_urls), "complete_url": complete_url}
-    return await _run(stagecoach_mover.put, ticket, report)
+    return {**ticket, "upload": {"part_urls": part_urls, "complete_url": complete_url}}
 
 
-async def fetch_object(
-    target: Path, transfer_id: str, size_bytes: int, part_size_bytes: int, url: str, head_url: str, report: ReportBytes | None
-) -> dict[str, Any]:
-    """Fetch the object to ``target``, which is replaced only when all is whole and verified. Raises TransferFailed."""
-    # A link at the target stays one: the file that it points to is replaced.
-    ticket = _ticket("fetch", await asyncio.to_thread(target.resolve), transfer_id, size_bytes, part_size_bytes)
-    ticket["object"] = {"get_url": url, "head_url": head_url, "etag": None}
-    return await _run(stagecoach_mover.fetch, ticket, report)
+def fetch_ticket(target: Path, transfer_id: str, size_bytes: int, part_size_bytes: int, get_url: str, head_url: str) -> Ticket:
+    """For the whole object; ``target`` is replaced only when all is here and verified."""
+    ticket = _ticket("fetch", target, transfer_id, size_bytes, part_size_bytes)
+    return {**ticket, "object": {"get_url": get_url, "head_url": head_url, "etag": None}}
 
 
-def _ticket(kind: str, path: Path, transfer_id: str, size_bytes: int, part_size_bytes: int) -> dict[str, Any]:
+def _ticket(kind: str, path: Path, transfer_id: str, size_bytes: int, part_size_bytes: int) -> Ticket:
     return {
         "version": 1,
         "transfer_id": transfer_id,
@@ -53,21 +45,40 @@ def _ticket(kind: str, path: Path, transfer_id: str, size_bytes: int, part_size_
     }
 
 
-async def _run(move: Callable[..., dict[str, Any]], ticket: dict[str, Any], report: ReportBytes | None) -> dict[str, Any]:
-    """In a thread, so that the event loop stays free. Cancelling the task stops the mover and waits for it."""
+async def move(ticket: Ticket, state_directory: Path, renew: Renew, report: ReportBytes | None) -> Receipt:
+    """The mover's receipt, good or bad. It works in a thread, so that the event loop stays free.
+
+    Cancelling the task stops the mover and waits until its journal is written.
+    """
     stop, loop = threading.Event(), asyncio.get_running_loop()
 
     def on_progress(progress: dict[str, Any]) -> None:
         if report is not None:
             loop.call_soon_threadsafe(report, int(progress["bytes_done"]))
 
-    running = asyncio.ensure_future(asyncio.to_thread(move, ticket, on_progress=on_progress, stop=stop))
+    def reload_ticket() -> Ticket:
+        asked = asyncio.run_coroutine_threadsafe(_awaited(renew), loop)
+        while True:
+            try:
+                return asked.result(timeout=0.2)
+            except TimeoutError:
+                if stop.is_set() or asked.done():
+                    asked.cancel()
+                    raise
+
+    door = stagecoach_mover.put if ticket["kind"] == "put" else stagecoach_mover.fetch
+
+    def run() -> Receipt:
+        return door(ticket, str(state_directory), on_progress, stop, reload_ticket)
+
+    running = asyncio.ensure_future(asyncio.to_thread(run))
     try:
-        receipt = await asyncio.shield(running)
+        return await asyncio.shield(running)
     except asyncio.CancelledError:
         stop.set()
         await running
         raise
-    if not receipt["ok"]:
-        raise TransferFailed(str(receipt["message"]), str(receipt["code"]))
-    return receipt
+
+
+async def _awaited(renew: Renew) -> Ticket:
+    return await renew()

@@ -1,0 +1,42 @@
+"""``stagecoach transfers show``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from stagecoach.cli.running import AsJson, run
+from stagecoach.cli.words import local_time, plain, size, summary
+from stagecoach.client import Client
+from stagecoach.wire.transfers import TransferDetail
+
+
+def show(transfer_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
+    """Show one transfer with its story."""
+
+    async def work(client: Client) -> TransferDetail:
+        return await client.transfer(transfer_id)
+
+    run(as_json, work, _show)
+
+
+def _show(transfer: TransferDetail) -> None:
+    typer.echo(summary(transfer))
+    job = f"{transfer.job_id or 'none'} {transfer.job_state or ''} {transfer.job_reason or ''}"
+    lines = {
+        "meaning": transfer.meaning,
+        "staged": size(transfer.bytes_staged),
+        "moved": f"{size(transfer.bytes_moved)} at {size(transfer.rate_bytes_per_second)}/s",
+        "job": job.strip(),
+        "proved": ", ".join(proof.how for proof in transfer.proved) or "nothing yet",
+        "expires": local_time(transfer.expires_at),
+    }
+    for name, value in lines.items():
+        if value:
+            typer.echo(plain(f"  {name:<8} {value}"))
+    for line in transfer.history:
+        typer.echo(plain(f"  {local_time(line.at)}  {line.state:<10} {line.message}"))
+    if transfer.job_log:
+        for text in transfer.job_log.splitlines():
+            typer.echo(plain(f"  | {text}"))

@@ -1,0 +1,136 @@
+"""The client's leg of a transfer, from wherever it stands to its end: parts to the store, or the object to a file.
+
+The mover is patient with single requests; here a whole leg is taken up again after a longer breakdown of the network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from stagecoach.client.errors import ServiceError, TransferFailed
+from stagecoach.client.journal import Journal, file_identity
+from stagecoach.client.moving import Receipt, Renew, ReportBytes, Ticket, fetch_ticket, move, put_ticket
+from stagecoach.client.service import Service, require_hope
+from stagecoach.wire.firecrest import S3Directives
+from stagecoach.wire.transfers import TransferDetail
+
+PAUSES_SECONDS = (2.0, 10.0, 30.0, 60.0, 120.0)
+MAY_PASS = frozenset({"store_unreachable", "ticket_expired"})
+
+
+class UploadIsComplete(Exception):
+    """There is nothing left to put: this client, another one or the service completed the upload already."""
+
+
+class UploadLeg:
+    """File → store. ``begun`` has the URLs of a new upload; without it the store is asked what it has already."""
+
+    def __init__(
+        self, service: Service, journal: Journal, source: Path, identity: list[int], begun: S3Directives | None = None
+    ) -> None:
+        self._service = service
+        self._journal = journal
+        self._source = source
+        self._identity = identity
+        self._is_new = begun is not None
+        self._part_size_bytes = (begun.max_part_size if begun else None) or 1
+        self._part_urls = list((begun.parts_upload_urls if begun else None) or [])
+        self._complete_url = (begun.complete_upload_url if begun else None) or ""
+
+    async def run(self, report: ReportBytes | None) -> Receipt | None:
+        """Puts what is missing, completes, tells the service. None when nothing was left to put.
+
+        Raises:
+            TransferFailed; ServiceError.
+        """
+        receipt = self._journal.receipt()
+        try:
+            if receipt is None:
+                receipt = await self._put(report)
+            etag = receipt["etag"]
+        except UploadIsComplete:
+            etag = self._journal.parts_etag(-(-self._identity[0] // self._part_size_bytes) or 1)
+        await self._service.finish(self._journal.transfer_id, etag=etag)
+        return receipt
+
+    async def _put(self, report: ReportBytes | None) -> Receipt:
+        try:
+            return await _persist(self._service, self._journal, self._ticket, self._renewed, report)
+        except TransferFailed as failure:
+            if failure.code == "store_refused":
+                # The upload was cancelled, or completed by a request whose answer was lost: the service knows which.
+                await self._ask_parts()
+            raise
+
+    async def _ticket(self) -> Ticket:
+        """For an attempt at the whole leg."""
+        if await asyncio.to_thread(file_identity, self._source) != self._identity:
+            message = "The file changed since the upload began; what is in the staging area belongs to the old one."
+            raise TransferFailed(message, "source_changed", transfer_id=self._journal.transfer_id)
+        if self._is_new:
+            self._is_new = False
+            return self._current()
+        return await self._renewed(take_over=True)
+
+    async def _renewed(self, *, take_over: bool = False) -> Ticket:
+        await self._ask_parts(take_over=take_over)
+        return self._current()
+
+    def _current(self) -> Ticket:
+        transfer_id, size_bytes = self._journal.transfer_id, self._identity[0]
+        urls = list(self._part_urls)
+        return put_ticket(self._source, transfer_id, size_bytes, self._part_size_bytes, urls, self._complete_url)
+
+    async def _ask_parts(self, *, take_over: bool = False) -> None:
+        try:
+            view = await self._service.parts(self._journal.transfer_id)
+        except ServiceError as error:
+            if error.code != "wrong_state":
+                raise
+            transfer = await self._service.transfer(self._journal.transfer_id)
+            self._part_size_bytes = transfer.part_size_bytes
+            require_hope(transfer)
+            raise UploadIsComplete from None
+        self._part_size_bytes, self._complete_url = view.part_size_bytes, view.complete_upload_url
+        # A part that the store has needs no URL of its own, but its place in the list.
+        urls = self._part_urls or [view.complete_upload_url] * view.part_count
+        for part in view.missing:
+            urls[part.number - 1] = part.url
+        self._part_urls = urls
+        if take_over:
+            await asyncio.to_thread(self._journal.take_over, self._source, self._identity, view)
+
+
+async def fetch_object(
+    service: Service, journal: Journal, target: Path, transfer: TransferDetail, report: ReportBytes | None
+) -> Receipt:
+    """Store → file. Raises TransferFailed, ServiceError."""
+    # A link at the target stays one: the file that it points to is replaced.
+    file = await asyncio.to_thread(target.resolve)
+
+    async def ticket() -> Ticket:
+        signed = await service.download_url(transfer.id)
+        size, part_size = transfer.size_bytes, transfer.part_size_bytes
+        return fetch_ticket(file, transfer.id, size, part_size, signed.download_url, signed.head_url)
+
+    try:
+        return await _persist(service, journal, ticket, ticket, report)
+    except TransferFailed as failure:
+        if failure.code in {"store_refused", "object_missing"}:
+            require_hope(await service.transfer(transfer.id))
+        raise
+
+
+async def _persist(
+    service: Service, journal: Journal, ticket: Callable[[], Awaitable[Ticket]], renew: Renew, report: ReportBytes | None
+) -> Receipt:
+    for pause in (*PAUSES_SECONDS, None):
+        receipt = await move(await ticket(), journal.directory, renew, report)
+        if receipt["ok"]:
+            return receipt
+        if receipt["code"] not in MAY_PASS or pause is None:
+            break
+        await service.clock.sleep(pause)
+    raise TransferFailed(str(receipt["message"]), str(receipt["code"]), transfer_id=journal.transfer_id)

@@ -1,0 +1,125 @@
+"""The service's questions and answers, one method a route."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from stagecoach.client.asking import Asking, Clock
+from stagecoach.client.errors import TransferFailed
+from stagecoach.wire.firecrest import TransferAnswer
+from stagecoach.wire.transfers import DownloadUrl, PartsView, TransferDetail, TransferPage, TransferView
+
+FIRST_LOOK_SECONDS = 0.2
+LONGEST_LOOK_SECONDS = 5.0
+PATIENCE_SECONDS = 60.0
+# A transfer of hours is not given up because the service is restarted or a laptop changes its network.
+LONG_PATIENCE_SECONDS = 1800.0
+ENDS = frozenset({"done", "failed", "cancelled", "expired"})
+
+OnLook = Callable[[TransferDetail], None]
+"""Sees the transfer again and again while the cluster's leg runs."""
+
+
+class Service:
+    """Speaks to one service as the holder of ``token``. Every method raises ServiceError for a problem it answers."""
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        *,
+        timeout_seconds: float = 60.0,
+        patience_seconds: float = PATIENCE_SECONDS,
+        transport: httpx.AsyncBaseTransport | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._asking = Asking(
+            url, token, timeout_seconds=timeout_seconds, patience_seconds=patience_seconds, transport=transport, clock=clock
+        )
+        self.url = self._asking.url
+        self.clock = self._asking.clock
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._asking.aclose()
+
+    async def begin_upload(self, system: str, remote_path: str, size_bytes: int, *, account: str | None = None) -> TransferAnswer:
+        """Begin an upload: the URLs to put parts to."""
+        directives = {"transferMethod": "s3", "fileSize": size_bytes}
+        return await self._begin(system, "upload", {"path": remote_path, "transferDirectives": directives, "account": account})
+
+    async def begin_download(self, system: str, remote_path: str, *, account: str | None = None) -> TransferAnswer:
+        """Begin a download."""
+        body = {"path": remote_path, "transferDirectives": {"transferMethod": "s3"}, "account": account}
+        return await self._begin(system, "download", body)
+
+    async def _begin(self, system: str, direction: str, body: dict[str, Any]) -> TransferAnswer:
+        # Asked once: a second question after a lost answer would begin a second transfer.
+        route = f"/filesystem/{quote(system, safe='')}/transfer/{direction}"
+        return TransferAnswer.model_validate(await self._asking.once("POST", route, json=body))
+
+    async def transfers(self, **filters: str | int | list[str]) -> TransferPage:
+        """A page of transfers, newest first; filters as in the API (``system``, ``direction``, ``state``, ``after`` …)."""
+        return TransferPage.model_validate(await self._asking.ask("GET", "/transfers", params=filters))
+
+    async def transfer(self, transfer_id: str, *, patience_seconds: float | None = None) -> TransferDetail:
+        """One transfer with its story."""
+        return TransferDetail.model_validate(await self._ask("GET", transfer_id, patience_seconds=patience_seconds))
+
+    async def parts(self, transfer_id: str) -> PartsView:
+        """What the store has of an upload, and fresh URLs for the rest."""
+        return PartsView.model_validate(await self._ask("GET", transfer_id, "/parts"))
+
+    async def finish(self, transfer_id: str, *, etag: str | None = None) -> TransferView:
+        """Say that the client's side is through; ``etag`` is what the store answered to an upload's completion."""
+        body = {"etag": etag}
+        answer = await self._ask("POST", transfer_id, "/finish", json=body, patience_seconds=LONG_PATIENCE_SECONDS)
+        return TransferView.model_validate(answer)
+
+    async def cancel(self, transfer_id: str) -> TransferView:
+        """Cancel; nothing of it stays."""
+        return TransferView.model_validate(await self._ask("DELETE", transfer_id))
+
+    async def download_url(self, transfer_id: str) -> DownloadUrl:
+        """A fresh URL of a staged download."""
+        return DownloadUrl.model_validate(await self._ask("GET", transfer_id, "/download-url"))
+
+    async def wait(self, transfer_id: str, on_look: OnLook | None = None) -> TransferDetail:
+        """Until an upload is done or a download is staged. Raises TransferFailed when it ends otherwise."""
+        return await self.wait_for(transfer_id, {"done", "staged"}, {"done"}, on_look)
+
+    async def wait_for(
+        self, transfer_id: str, download_states: set[str], upload_states: set[str], on_look: OnLook | None = None
+    ) -> TransferDetail:
+        """Until it is in one of the states for its direction. Raises TransferFailed when it ends otherwise."""
+        pause = FIRST_LOOK_SECONDS
+        while True:
+            transfer = await self.transfer(transfer_id, patience_seconds=LONG_PATIENCE_SECONDS)
+            if on_look is not None:
+                on_look(transfer)
+            if transfer.state in (download_states if transfer.direction == "download" else upload_states):
+                return transfer
+            require_hope(transfer)
+            await self.clock.sleep(pause)
+            pause = min(pause * 1.3, LONGEST_LOOK_SECONDS)
+
+    async def _ask(self, method: str, transfer_id: str, route: str = "", **options: Any) -> Any:
+        path = f"/transfers/{quote(transfer_id, safe='')}{route}"
+        return await self._asking.ask(method, path, transfer_id=transfer_id, **options)
+
+
+def require_hope(transfer: TransferDetail) -> None:
+    """Raises TransferFailed for one that ended without success."""
+    if transfer.state in ENDS and transfer.state != "done":
+        raise TransferFailed(transfer.reason or f"The transfer is {transfer.state}.", transfer.code or transfer.state, transfer)

@@ -1,0 +1,137 @@
+"""A service of one transfer, answering as the real one does, before a store that can fail."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from tests.unit.mover.faulty_store import PART, FaultyStore, md5
+
+from stagecoach.client.asking import Clock
+
+URL, TOKEN, ID = "https://transfer.example.org", "s3cret-t0ken-of-alice", "01hzy0000000000000000000ab"
+AT = "2030-01-01T00:00:00Z"
+
+
+def problem(status: int, code: str, message: str = "It says why.", **headers: str) -> httpx.Response:
+    return httpx.Response(status, json={"errorType": "error", "code": code, "message": message}, headers=headers)
+
+
+class Patience:
+    """Time that passes only by sleeping."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.pauses: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.pauses.append(seconds)
+
+    def clock(self) -> Clock:
+        return Clock(lambda: self.now, self.sleep, lambda: 1.0)
+
+
+@dataclass
+class FakeService:
+    """``answers_first`` are given before anything else, ``asked`` is what was asked."""
+
+    store: FaultyStore
+    size_bytes: int = 0
+    direction: str = "upload"
+    state: str = "receiving"
+    code: str | None = None
+    reason: str | None = None
+    answers_first: list[httpx.Response | Exception] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    finished_with: dict[str, Any] | None = None
+
+    def transport(self) -> httpx.MockTransport:
+        return httpx.MockTransport(self.answer)
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        what = f"{request.method} {request.url.path}"
+        self.asked.append(what)
+        if self.answers_first:
+            first = self.answers_first.pop(0)
+            if isinstance(first, Exception):
+                raise first
+            return first
+        if request.headers["Authorization"] != f"Bearer {TOKEN}":
+            return problem(401, "not_authenticated", "The token is not valid.")
+        if request.url.path.endswith("/transfer/upload"):
+            self.size_bytes = json.loads(request.content)["transferDirectives"]["fileSize"]
+            return self._begun({"partsUploadUrls": list(self.part_urls().values()), "completeUploadUrl": self._complete_url()})
+        if request.url.path.endswith("/transfer/download"):
+            self.direction, self.state = "download", "staged"
+            self.size_bytes = len(self.store.objects["object"])
+            return self._begun({"downloadUrl": self.store.url("object")})
+        if request.url.path == "/transfers":
+            return httpx.Response(200, json={"transfers": [self.view()], "next": None})
+        if request.url.path.split("/")[2] != ID:
+            return problem(404, "transfer_not_found", "There is no transfer with this id among yours.")
+        return {
+            f"GET /transfers/{ID}": self._show,
+            f"DELETE /transfers/{ID}": self._cancel,
+            f"GET /transfers/{ID}/parts": self._parts,
+            f"POST /transfers/{ID}/finish": lambda: self._finish(json.loads(request.content)),
+            f"GET /transfers/{ID}/download-url": self._download_url,
+        }[what]()
+
+    def view(self) -> dict[str, Any]:
+        count = max(1, -(-self.size_bytes // PART))
+        numbers = {"sizeBytes": self.size_bytes, "partSizeBytes": PART, "partCount": count}
+        words = {
+            "path": "/scratch/a.bin",
+            "state": self.state,
+            "meaning": "A sentence.",
+            "code": self.code,
+            "reason": self.reason,
+        }
+        bytes_done = {"bytesStaged": 0, "bytesMoved": 0, "rateBytesPerSecond": 0.0, "createdAt": AT, "updatedAt": AT}
+        return {"id": ID, "owner": "alice", "system": "alps", "direction": self.direction, **numbers, **words, **bytes_done}
+
+    def part_urls(self) -> dict[int, str]:
+        count = max(1, -(-self.size_bytes // PART))
+        return {n: self.store.url("object", uploadId="u1", partNumber=n) for n in range(1, count + 1)}
+
+    def _complete_url(self) -> str:
+        return self.store.url("object", uploadId="u1")
+
+    def _begun(self, directives: dict[str, Any]) -> httpx.Response:
+        job = {"jobId": "7", "system": "alps", "workingDirectory": "/", "logs": {"outputLog": "/o", "errorLog": "/e"}}
+        directives = {"transferMethod": "s3", "maxPartSize": PART, **directives}
+        return httpx.Response(201, json={"transferId": ID, "transferJob": job, "transferDirectives": directives})
+
+    def _show(self) -> httpx.Response:
+        return httpx.Response(200, json={**self.view(), "history": [{"at": AT, "state": self.state, "message": "Begun."}]})
+
+    def _cancel(self) -> httpx.Response:
+        self.state = "cancelled"
+        return httpx.Response(200, json=self.view())
+
+    def _parts(self) -> httpx.Response:
+        if self.state != "receiving" or self.store.completed:
+            return problem(409, "wrong_state", "The upload is already complete.")
+        have = self.store.parts
+        stored = [{"number": n, "sizeBytes": len(data), "etag": f'"{md5(data)}"'} for n, data in sorted(have.items())]
+        missing = [
+            {"number": n, "offsetBytes": (n - 1) * PART, "sizeBytes": PART, "url": url}
+            for n, url in self.part_urls().items()
+            if n not in have
+        ]
+        sizes = {"partSizeBytes": PART, "partCount": len(self.part_urls())}
+        urls = {"missing": missing, "completeUploadUrl": self._complete_url()}
+        return httpx.Response(200, json={"id": ID, **sizes, "stored": stored, **urls})
+
+    def _finish(self, said: dict[str, Any]) -> httpx.Response:
+        if self.state not in {"receiving", "staged", "done"}:
+            return problem(409, "wrong_state", f"The transfer is {self.state}.")
+        self.finished_with, self.state = said, "done"
+        return httpx.Response(200, json=self.view())
+
+    def _download_url(self) -> httpx.Response:
+        url = self.store.url("object")
+        return httpx.Response(200, json={"downloadUrl": url, "headUrl": url, "expiresAt": AT})
