@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from stagecoach.core.errors import AccountRequired, InvalidRequest
+from stagecoach.core.names import is_account_name
 from stagecoach.ports.scheduler import JobRequest
 
 # Times come as epoch seconds on every version, so nobody needs to know the login node's time zone. A user's own
@@ -66,7 +67,6 @@ ACCOUNTING_FIELDS = (
     "Reason",
     "JobName",
 )
-_ACCOUNT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _ACCOUNT_OPTION = re.compile(r"(--account(=|$)|-A)")
 _JOB_ID = re.compile(r"[0-9]{1,18}")
 _JOB_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
@@ -103,7 +103,7 @@ def filled_directives(directives: Sequence[str], account: str | None) -> list[st
         InvalidRequest: the account holds what no account name holds.
         AccountRequired: a directive needs an account and none was given.
     """
-    if account is not None and not _ACCOUNT.fullmatch(account):
+    if account is not None and not is_account_name(account):
         raise InvalidRequest("The account may hold letters, digits, '_', '.' and '-', at most 64 of them.")
     if account is None and any("{account}" in directive for directive in directives):
         raise AccountRequired("This system needs an account: name the project that the staging job is charged to.")

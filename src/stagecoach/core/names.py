@@ -75,3 +75,8 @@ def job_name(transfer_id: str) -> str:
 def temporary_name(transfer_id: str) -> str:
     """The hidden file beside the target; its length does not depend on the target's name."""
     return f".stagecoach-{transfer_id}.part"
+
+
+def is_account_name(text: str) -> bool:
+    """Whether ``text`` can be an account of the scheduler's, and nothing that its commands would read as an option."""
+    return re.fullmatch(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,63}", text) is not None

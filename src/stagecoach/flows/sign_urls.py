@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 from urllib.parse import quote
 
 from stagecoach.core import names
@@ -25,35 +26,26 @@ def sign_part_urls(tools: Toolbox, transfer: Transfer, numbers: Sequence[int]) -
 
 def sign_complete_url(tools: Toolbox, transfer: Transfer) -> str:
     """The presigned POST that completes the multipart upload."""
-    return tools.store.presign(
-        "POST",
-        transfer.bucket,
-        names.object_key(transfer.id),
-        audience="client",
-        ttl_seconds=tools.settings.s3.ttl_seconds,
-        query={"uploadId": transfer.upload_id or ""},
-    )
+    return _sign(tools, transfer, "POST", {"uploadId": transfer.upload_id or ""})
 
 
 def sign_download_url(tools: Toolbox, transfer: Transfer) -> str:
     """The presigned GET of the staged object; a browser saves it under the file's own name (RFC 6266, RFC 8187)."""
-    name = posixpath.basename(transfer.path)
-    return tools.store.presign(
-        "GET",
-        transfer.bucket,
-        names.object_key(transfer.id),
-        audience="client",
-        ttl_seconds=tools.settings.s3.ttl_seconds,
-        query={"response-content-disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}"},
-    )
+    name = quote(posixpath.basename(transfer.path), safe="")
+    return _sign(tools, transfer, "GET", {"response-content-disposition": f"attachment; filename*=UTF-8''{name}"})
 
 
 def sign_head_url(tools: Toolbox, transfer: Transfer) -> str:
     """The presigned HEAD of the staged object."""
+    return _sign(tools, transfer, "HEAD", None)
+
+
+def _sign(tools: Toolbox, transfer: Transfer, method: Literal["GET", "HEAD", "POST"], query: Mapping[str, str] | None) -> str:
     return tools.store.presign(
-        "HEAD",
+        method,
         transfer.bucket,
         names.object_key(transfer.id),
         audience="client",
         ttl_seconds=tools.settings.s3.ttl_seconds,
+        query=query,
     )

@@ -7,12 +7,11 @@ from dataclasses import replace
 
 from stagecoach.core import job_scripts
 from stagecoach.core.errors import AccountRequired, InvalidRequest, PathRefused, SubmissionUncertain, SystemUnavailable
+from stagecoach.core.names import is_account_name
 from stagecoach.core.transfer import Direction, Transfer, WaitPolicy
 from stagecoach.flows.toolbox import System, Toolbox
 from stagecoach.flows.write_ticket import write_ticket_url
 from stagecoach.ports.scheduler import JobPhase, JobRequest
-
-_ACCOUNT_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
 
 
 def checked_account(system: System, account: str | None) -> str | None:
@@ -26,7 +25,7 @@ def checked_account(system: System, account: str | None) -> str | None:
         if system.settings.needs_account:
             raise AccountRequired("Account parameter is required on this system.")
         return None
-    if len(account) > 64 or account.startswith("-") or not _ACCOUNT_CHARACTERS.issuperset(account):
+    if not is_account_name(account):
         raise InvalidRequest("The account may hold letters, digits, '_', '.' and '-' only, 64 at most.")
     return account
 
