@@ -5,12 +5,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export S3 ?= rgw
 
-.PHONY: help demo test check format openapi lock testbed-up testbed-down bench clean
+.PHONY: help demo test check conformance supply-chain vulnerabilities format openapi lock testbed-up testbed-down bench clean
 
 help:
 	@echo "make demo          everything on this machine, with a real upload and download (ONCE=1: then stop)"
 	@echo "make test          all tests, on a testbed with real Slurm, SSH, S3 and PostgreSQL (root, Debian)"
-	@echo "make check         ruff, mypy, import-linter and the unit tests"
+	@echo "make check         ruff, mypy, import-linter, licences and the unit tests"
+	@echo "make supply-chain  licences of all that the service installs (refused unless known to be fit) and its SBOM, in dist/"
+	@echo "make vulnerabilities  known ones of all that the service installs (asks PyPI)"
 	@echo "make testbed-up    start the testbed and Stagecoach on it (S3=rgw or S3=rclone); settings in .testbed/env"
 	@echo "make testbed-down  stop it"
 	@echo "make openapi       write openapi/openapi.json and deploy/settings.example.yaml anew"
@@ -41,6 +43,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory supply-chain
 	$(BIN)/python -m pytest tests/unit -q
 
 test: $(VENV)/.installed-dev
@@ -48,7 +51,27 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	@VENV=$(abspath $(VENV)) deploy/testbed/run-tests $(BIN)/python -m pytest tests $(PYTEST_OPTIONS)
+	@$(MAKE) --no-print-directory supply-chain
+	@VENV=$(abspath $(VENV)) deploy/testbed/run-tests $(BIN)/python -m pytest tests -n 2 --dist loadscope --no-loadscope-reorder $(PYTEST_OPTIONS)
+
+# Of what is locked for the service; what only tests and builds need is not shipped.
+LOCKED = $(shell sed -n 's/^\([A-Za-z0-9_.-]*\)==.*/\1/p' requirements.lock)
+# Parts of licences' names. Weak copyleft (MPL, LGPL, EPL) is fit for what is only used; anything new fails until it is read.
+FIT_LICENCES = MIT;Apache;BSD;ISC License;Mozilla Public License 2.0;MPL-2.0;LGPL-3.0-only;EPL-2.0;PSF-2.0;Python Software Foundation License
+supply-chain: $(VENV)/.installed-dev
+	@mkdir -p dist
+	@$(BIN)/pip-licenses --from=mixed --order=license --format=csv --with-urls --partial-match --allow-only="$(FIT_LICENCES)" \
+		--output-file=dist/licences.csv --packages $(LOCKED) >/dev/null
+	@$(BIN)/python -W ignore -m cyclonedx_py requirements requirements.lock --pyproject pyproject.toml --output-reproducible \
+		--output-format JSON --output-file dist/stagecoach.cdx.json
+	@echo "licences in dist/licences.csv, SBOM (CycloneDX) in dist/stagecoach.cdx.json"
+
+vulnerabilities: $(VENV)/.installed-dev
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip -r requirements.lock
+
+conformance: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.conformance.run
+	$(BIN)/python -m tests.conformance.run --admin --examples 150 --least 4000
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
@@ -67,6 +90,7 @@ testbed-down:
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/presigning.py
 	$(BIN)/python bench/mover.py
+	$(BIN)/python bench/road.py
 
 COMPILE = $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header
 # The package itself stands in the result, because `embedded` builds on `server`; it is not to be pinned.

@@ -1,7 +1,9 @@
-"""The mover against s5cmd, rclone and curl: same store, same file, same run, in turns; ratios travel, MB/s do not.
+"""The mover against s5cmd, rclone and curl: same store, same file, same run, in turns.
 
-Needs a running testbed (``make testbed-up``); measures whichever store it has. Prints a table and adds it to
-``bench/results.json``. Options: ``--size-mib``, ``--rounds``.
+Needs a running testbed (``make testbed-up``) and measures whichever store it has. Files lie in memory (``--directory``),
+where it is the way to the store that is compared, and once more on a disk (``--disk``), where a file counts as fetched
+when it is synced: the mover does that by itself, the others are followed by ``sync FILE``. Prints tables and adds to
+``bench/results.json``.
 """
 
 from __future__ import annotations
@@ -10,231 +12,160 @@ import argparse
 import base64
 import json
 import os
-import shlex
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import boto3
-from botocore.config import Config
+from measuring import BUCKET, ROOT, Command, Store, in_turns, print_table, random_file, write_results
 
-ROOT = Path(__file__).resolve().parents[1]
 MOVER = ROOT / "src/stagecoach/mover/stagecoach_mover.py"
 PART_BYTES = 64 * 1024 * 1024
-BUCKET, KEY = "stagecoach-bench", "source"
-
-
-@dataclass
-class Runs:
-    """One contender's runs."""
-
-    seconds: list[float] = field(default_factory=list)
-    cpu_seconds: list[float] = field(default_factory=list)
-    peak_bytes: int = 0
-
-    def row(self, size_bytes: int) -> dict[str, float]:
-        """Medians; MB are 10^6 bytes, GB 10^9."""
-        return {
-            "mb_per_second": round(size_bytes / 1e6 / statistics.median(self.seconds), 1),
-            "cpu_seconds_per_gb": round(statistics.median(self.cpu_seconds) / (size_bytes / 1e9), 2),
-            "peak_mib": round(self.peak_bytes / 2**20, 1),
-        }
+SMALL_PARTS = 10_000
+SMALLEST_PART_BYTES_OF_RGW = 5 * 1024 * 1024
 
 
 class Bench:
-    """The store, a file on disk, and tickets for both directions."""
+    """A file, an object of the same content, and tickets both ways."""
 
-    def __init__(self, size_bytes: int, directory: Path) -> None:
-        self.size_bytes, self.directory = size_bytes, directory
-        lines = shlex.split((ROOT / ".testbed/env").read_text(encoding="utf-8"), comments=True)
-        self.environment = dict(line.split("=", 1) for line in lines)
-        self.endpoint = self.environment["S3_ENDPOINT"]
-        config = Config(s3={"addressing_style": "path"}, request_checksum_calculation="when_required", signature_version="s3v4")
-        keys = {
-            "aws_access_key_id": self.environment["S3_ACCESS_KEY"],
-            "aws_secret_access_key": self.environment["S3_SECRET_KEY"],
-        }
-        self.s3: Any = boto3.client("s3", endpoint_url=self.endpoint, region_name="us-east-1", config=config, **keys)
+    def __init__(self, store: Store, size_bytes: int, directory: Path) -> None:
+        self.store, self.size_bytes, self.directory = store, size_bytes, directory
         self.source, self.target = directory / "source", directory / "target"
+        random_file(self.source, size_bytes)
 
-    @contextmanager
-    def object_in_store(self) -> Iterator[None]:
-        """A random file, on disk and as a multipart object."""
-        block = os.urandom(8 * 2**20)
-        with self.source.open("wb") as file:
-            for number in range(self.size_bytes // len(block)):
-                file.write(number.to_bytes(8, "big") + block[8:])
-        if BUCKET not in {bucket["Name"] for bucket in self.s3.list_buckets()["Buckets"]}:
-            self.s3.create_bucket(Bucket=BUCKET)
-        self.mover("put", self.put_ticket(KEY))
-        try:
-            yield
-        finally:
-            for key in (KEY, "copy"):
-                self.s3.delete_object(Bucket=BUCKET, Key=key)
-
-    def sign(self, operation: str, key: str, **more: Any) -> str:
-        """A presigned URL."""
-        url: str = self.s3.generate_presigned_url(operation, {"Bucket": BUCKET, "Key": key, **more}, ExpiresIn=3600)
-        return url
-
-    def ticket(self, kind: str, path: Path) -> dict[str, Any]:
+    def ticket(self, kind: str, path: Path, part_bytes: int) -> dict[str, Any]:
         """What both directions share."""
         encoded = base64.b64encode(os.fsencode(path)).decode()
-        return {
-            "version": 1,
-            "transfer_id": "bench",
-            "kind": kind,
-            "path_base64": encoded,
-            "size_bytes": self.size_bytes,
-            "part_size_bytes": PART_BYTES,
-        }
+        head = {"version": 1, "transfer_id": "bench", "kind": kind, "path_base64": encoded}
+        return {**head, "size_bytes": self.size_bytes, "part_size_bytes": part_bytes}
 
-    def fetch_ticket(self) -> dict[str, Any]:
-        """Of the object, to the target."""
-        urls = {"get_url": self.sign("get_object", KEY), "head_url": self.sign("head_object", KEY), "etag": None}
-        return {**self.ticket("fetch", self.target), "object": urls}
+    def fetch(self, *options: str, part_bytes: int = PART_BYTES) -> list[str]:
+        """The mover's command; the state directory is fresh, so nothing is taken over."""
+        sign = self.store.sign
+        urls = {"get_url": sign("get_object", "source"), "head_url": sign("head_object", "source"), "etag": None}
+        return self.mover({**self.ticket("fetch", self.target, part_bytes), "object": urls}, options)
 
-    def put_ticket(self, key: str) -> dict[str, Any]:
-        """A new multipart upload of the source."""
-        upload = self.s3.create_multipart_upload(Bucket=BUCKET, Key=key)["UploadId"]
-        count = -(-self.size_bytes // PART_BYTES)
+    def put(self, *options: str, key: str = "copy", part_bytes: int = PART_BYTES) -> list[str]:
+        """Into a new multipart upload."""
+        sign = self.store.sign
+        upload = self.store.s3.create_multipart_upload(Bucket=BUCKET, Key=key)["UploadId"]
+        numbers = range(1, -(-self.size_bytes // part_bytes) + 1)
         urls = {
-            "part_urls": [self.sign("upload_part", key, UploadId=upload, PartNumber=number) for number in range(1, count + 1)],
-            "complete_url": self.sign("complete_multipart_upload", key, UploadId=upload),
-            "head_url": self.sign("head_object", key),
+            "part_urls": [sign("upload_part", key, UploadId=upload, PartNumber=number) for number in numbers],
+            "complete_url": sign("complete_multipart_upload", key, UploadId=upload),
+            "head_url": sign("head_object", key),
         }
-        return {**self.ticket("put", self.source), "upload": urls}
+        return self.mover({**self.ticket("put", self.source, part_bytes), "upload": urls}, options)
 
-    def mover(self, kind: str, ticket: dict[str, Any], *options: str) -> list[str]:
-        """Runs the mover as the staging job does, in a process of its own, when called without being measured."""
-        command = self.mover_command(kind, ticket, *options)
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        return command
-
-    def mover_command(self, kind: str, ticket: dict[str, Any], *options: str) -> list[str]:
-        """Its command line; the state directory is fresh, so nothing is taken over."""
+    def mover(self, ticket: dict[str, Any], options: tuple[str, ...]) -> list[str]:
+        """Just as the staging job runs it."""
         state = Path(tempfile.mkdtemp(dir=self.directory))
         (state / "ticket.json").write_text(json.dumps(ticket), encoding="utf-8")
-        return [sys.executable, str(MOVER), kind, "--ticket", str(state / "ticket.json"), *options]
+        return [sys.executable, "-I", "-S", str(MOVER), ticket["kind"], "--ticket", str(state / "ticket.json"), *options]
 
-    def contenders(self) -> dict[str, dict[str, Callable[[], list[str]]]]:
-        """For each direction, what makes a contender's command."""
-        s5 = [tool("s5cmd"), "--endpoint-url", self.endpoint, "--log", "error", "cp"]
-        remote = f":s3,provider=Other,endpoint='{self.endpoint}',env_auth=true:{BUCKET}"
-        rclone = [tool("rclone"), "copyto", "--s3-chunk-size", "64M", "--s3-upload-concurrency", "4"]
-        rclone += ["--multi-thread-streams", "4", "--multi-thread-cutoff", "64M", "--s3-no-check-bucket"]
+    def fetch_by_s5cmd(self) -> list[str]:
+        """The same object."""
+        return self.store.s5cmd("cp", f"s3://{BUCKET}/source", str(self.target))
+
+    def fetch_by_rclone(self) -> list[str]:
+        """The object that it put itself."""
+        return self.store.rclone(self.store.for_rclone("by-rclone"), str(self.target))
+
+    def prepare(self) -> str:
+        """Two objects of the same content. Gives the kind of rclone's: it compares MD5s where the store keeps its note."""
+        subprocess.run(self.put(key="source"), check=True, stdout=subprocess.DEVNULL)
+        put = self.store.rclone(str(self.source), self.store.for_rclone("by-rclone"))
+        subprocess.run(put, check=True, env=self.store.environment)
+        notes = self.store.s3.head_object(Bucket=BUCKET, Key="by-rclone")["Metadata"]
+        return "hashes" if "md5chksum" in {note.lower() for note in notes} else "no hash kept by this store"
+
+    def fetchers(self, how_rclone_proves: str) -> dict[str, Command]:
+        """Who is compared in fetching."""
         return {
-            "fetch": {
-                "mover, verified": lambda: self.mover_command("fetch", self.fetch_ticket()),
-                "mover, 8 connections": lambda: self.mover_command("fetch", self.fetch_ticket(), "--concurrency", "8"),
-                "mover, unverified": lambda: self.mover_command("fetch", self.fetch_ticket(), "--no-verify"),
-                "s5cmd (no digest)": lambda: [*s5, f"s3://{BUCKET}/{KEY}", str(self.target)],
-                "rclone copy (hashes)": lambda: [*rclone, f"{remote}/{KEY}", str(self.target)],
-                "curl, one stream": lambda: ["curl", "-sf", "-o", str(self.target), self.sign("get_object", KEY)],
-            },
-            "put": {
-                "mover, verified": lambda: self.mover_command("put", self.put_ticket("copy")),
-                "mover, 8 connections": lambda: self.mover_command("put", self.put_ticket("copy"), "--concurrency", "8"),
-                "mover, unverified": lambda: self.mover_command("put", self.put_ticket("copy"), "--no-verify"),
-                "s5cmd (hashes)": lambda: [*s5, str(self.source), f"s3://{BUCKET}/copy"],
-                "rclone copy (hashes)": lambda: [*rclone, str(self.source), f"{remote}/copy"],
-            },
+            "mover, verified": lambda: self.fetch(),
+            "mover, verified, 2 at once": lambda: self.fetch("--concurrency", "2"),
+            "mover, verified, 8 at once": lambda: self.fetch("--concurrency", "8"),
+            "mover, unverified": lambda: self.fetch("--no-verify"),
+            "mover, unverified, 8 at once": lambda: self.fetch("--no-verify", "--concurrency", "8"),
+            "mover, verified, 10,000 parts": lambda: self.fetch(part_bytes=-(-self.size_bytes // SMALL_PARTS)),
+            "s5cmd (no digest)": self.fetch_by_s5cmd,
+            f"rclone ({how_rclone_proves})": self.fetch_by_rclone,
+            "rclone --ignore-checksum": lambda: [*self.fetch_by_rclone(), "--ignore-checksum"],
+            "curl, one stream": lambda: ["curl", "-sf", "-o", str(self.target), self.store.sign("get_object", "source")],
         }
 
-    def measure(self, command: list[str], runs: Runs) -> None:
-        """Wall time, and the child's own CPU time and memory."""
+    def durable_fetchers(self, how_rclone_proves: str) -> dict[str, Command]:
+        """Who is compared in fetching onto a disk, synced."""
+
+        def synced(command: list[str]) -> list[str]:
+            return ["sh", "-c", 'target=$1; shift; "$@" && sync "$target"', "synced", str(self.target), *command]
+
+        return {
+            "mover, verified": lambda: self.fetch(),
+            "mover, unverified": lambda: self.fetch("--no-verify"),
+            "s5cmd (no digest), sync": lambda: synced(self.fetch_by_s5cmd()),
+            f"rclone ({how_rclone_proves}), sync": lambda: synced(self.fetch_by_rclone()),
+        }
+
+    def putters(self) -> dict[str, Command]:
+        """Who is compared in putting."""
+        store, source = self.store, str(self.source)
+        putters: dict[str, Command] = {
+            "mover, verified": lambda: self.put(),
+            "mover, verified, 2 at once": lambda: self.put("--concurrency", "2"),
+            "mover, verified, 8 at once": lambda: self.put("--concurrency", "8"),
+            "mover, verified, 16 MiB parts": lambda: self.put(part_bytes=16 * 2**20),
+            "mover, unverified": lambda: self.put("--no-verify"),
+            "s5cmd (hashes)": lambda: store.s5cmd("cp", source, f"s3://{BUCKET}/copy"),
+            "rclone (hashes)": lambda: store.rclone(source, store.for_rclone("copy")),
+        }
+        small = -(-self.size_bytes // SMALL_PARTS)
+        if store.kind != "rgw" or small >= SMALLEST_PART_BYTES_OF_RGW:
+            putters["mover, verified, 10,000 parts"] = lambda: self.put(part_bytes=small)
+        return putters
+
+    def clear(self) -> None:
+        """Nothing of the run before is left."""
         self.target.unlink(missing_ok=True)
-        environment = {
-            **os.environ,
-            "AWS_ACCESS_KEY_ID": self.environment["S3_ACCESS_KEY"],
-            "AWS_SECRET_ACCESS_KEY": self.environment["S3_SECRET_KEY"],
-            "AWS_REGION": "us-east-1",
-            "RCLONE_CONFIG": os.devnull,
-        }
-        begun = time.monotonic()
-        child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-        # Not ru_maxrss: across exec it keeps what this process had when it forked.
-        while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            runs.peak_bytes = max(runs.peak_bytes, peak_of(child.pid))
-            time.sleep(0.02)
-        _, status, usage = os.wait4(child.pid, 0)
-        runs.seconds.append(time.monotonic() - begun)
-        if status:
-            raise SystemExit(f"failed: {command[:4]}")
-        runs.cpu_seconds.append(usage.ru_utime + usage.ru_stime)
-
-
-def peak_of(pid: int) -> int:
-    """The high-water mark of a process's memory so far, in bytes; 0 when it has just ended."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    except OSError:
-        return 0
-    line = next((line for line in status.splitlines() if line.startswith("VmHWM:")), "VmHWM: 0 kB")
-    return int(line.split()[1]) * 1024
-
-
-def tool(name: str) -> str:
-    """A program of the virtual environment, or of PATH."""
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
-        raise SystemExit(f"{name} is missing")
-    return found
+        # Deleted data is given back late; copies that pile up would fill a small store.
+        self.store.delete("copy")
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size-mib", type=int, default=512, help="the testbed's RGW has room for a few GB in all")
+    parser.add_argument("--size-mib", type=int, default=2048, help="the testbed's RGW must have room for four times as much")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=("fetch", "fetch onto disk", "put"), help="one table")
+    parser.add_argument("--directory", type=Path, default=Path("/dev/shm"), help="where the files lie")
+    parser.add_argument("--disk", type=Path, default=Path("/var/tmp"), help="where they lie that are synced")
     options = parser.parse_args()
-    directory = Path(tempfile.mkdtemp(prefix="stagecoach-bench-"))
+    directory, on_disk = (Path(tempfile.mkdtemp(prefix="stagecoach-bench-", dir=at)) for at in (options.directory, options.disk))
+    store = Store()
     try:
-        bench = Bench(options.size_mib * 2**20, directory)
-        store = bench.environment["S3_KIND"]
-        results: dict[str, Any] = {"size_mib": options.size_mib, "rounds": options.rounds, "cores": os.cpu_count()}
-        with bench.object_in_store():
-            for direction, contenders in bench.contenders().items():
-                measured = {name: Runs() for name in contenders}
-                for _ in range(options.rounds):
-                    for name, command in contenders.items():
-                        bench.measure(command(), measured[name])
-                        # Deleted data is given back late; copies that pile up would fill a small store.
-                        bench.s3.delete_object(Bucket=BUCKET, Key="copy")
-                results[direction] = {name: runs.row(bench.size_bytes) for name, runs in measured.items()}
-        print_table(store, results)
-        write_results(store, results)
+        bench = Bench(store, options.size_mib * 2**20, directory)
+        with store.bucket():
+            proof = bench.prepare()
+            tables = {
+                "fetch": (bench.fetchers(proof), directory),
+                "fetch onto disk": (bench.durable_fetchers(proof), on_disk),
+                "put": (bench.putters(), directory),
+            }
+            for direction, (contenders, place) in tables.items():
+                if options.only not in (None, direction):
+                    continue
+                bench.target = place / "target"
+                measured = in_turns(contenders, options.rounds, store.environment, bench.clear)
+                rows = {name: runs.row(bench.size_bytes) for name, runs in measured.items()}
+                peers = tuple(name for name in rows if name.startswith(("s5cmd", "rclone (")))
+                print_table(f"{direction}, {store.kind}, {options.size_mib} MiB, median of {options.rounds}", rows, peers)
+                result = {"size_mib": options.size_mib, "rounds": options.rounds, "cores": os.cpu_count(), "rows": rows}
+                write_results(store.kind, direction, result)
     finally:
-        shutil.rmtree(directory)
-
-
-def print_table(store: str, results: dict[str, Any]) -> None:
-    """Rates, and each as a multiple of s5cmd's in the same run."""
-    for direction in ("fetch", "put"):
-        rows = results[direction]
-        peer = next(row["mb_per_second"] for name, row in rows.items() if name.startswith("s5cmd"))
-        print(f"\n{direction}, {store}, {results['size_mib']} MiB, median of {results['rounds']}")
-        print(f"{'':<24}{'MB/s':>8}{'x s5cmd':>9}{'CPU s/GB':>10}{'peak MiB':>10}")
-        for name, row in rows.items():
-            ratio = row["mb_per_second"] / peer
-            print(f"{name:<24}{row['mb_per_second']:>8}{ratio:>9.2f}{row['cpu_seconds_per_gb']:>10}{row['peak_mib']:>10}")
-
-
-def write_results(store: str, results: dict[str, Any]) -> None:
-    """Beside what was measured on the other store."""
-    path = ROOT / "bench/results.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    path.write_text(json.dumps({**known, store: results}, indent=1) + "\n", encoding="utf-8")
+        for place in (directory, on_disk):
+            shutil.rmtree(place)
 
 
 if __name__ == "__main__":

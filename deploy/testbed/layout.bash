@@ -35,7 +35,9 @@ SERVICE=$TESTBED_ROOT/stagecoach
 
 MUNGE_SOCKET=$MUNGE/munge.socket
 SLURM_CONF=$SLURM/slurm.conf
+SLURM_JWT_KEY=$SLURM/jwt.key
 JOB_USERS=(alice bob)
+SERVICE_ACCOUNT=xferd # may become a job user, and nothing else
 
 complain() { printf 'testbed: %s\n' "$*" >&2; }
 fail() { complain "$@"; exit 1; }
@@ -67,10 +69,12 @@ read_port_base() {
   PORT_MARIADB=$((PORT_BASE + 6))
   PORT_SLURMD_N1=$((PORT_BASE + 11))
   PORT_SLURMD_N2=$((PORT_BASE + 12))
+  PORT_SLURMRESTD=$((PORT_BASE + 20))
   PORT_SSHD=$((PORT_BASE + 22))
   PORT_POSTGRESQL=$((PORT_BASE + 32))
   PORT_RGW=$((PORT_BASE + 80))
   PORT_RCLONE=$((PORT_BASE + 81))
+  PORT_SLOW_PROXY=$((PORT_BASE + 82)) # of a proxy that a test may start: jobs of the system testbed-slow go through it
   PORT_CEPH_MON_V2=$((PORT_BASE + 90))
   PORT_CEPH_MON_V1=$((PORT_BASE + 91))
   PORT_CEPH_FIRST=$((PORT_BASE + 100)) # osd and mgr take some of these

@@ -59,7 +59,8 @@ async def embedded_service(state: Path, roots: Sequence[str], port: int) -> Asyn
     async with store:
         settings = settings_from(
             {
-                "server": {"host": HOST, "port": api_port},
+                # Nothing stands in front: a neighbour on this machine says nobody else's address.
+                "server": {"host": HOST, "port": api_port, "trusted_proxies": []},
                 "database": {"url": f"sqlite+aiosqlite:///{state / 'stagecoach.db'}"},
                 "s3": {"private_url": store.url, "access_key_id": access_key, "secret_access_key": secret_key},
                 "systems": [
@@ -70,14 +71,16 @@ async def embedded_service(state: Path, roots: Sequence[str], port: int) -> Asyn
                         "file_systems": [{"path": root} for root in roots],
                     }
                 ],
-                "auth": {"jwks": str(state / "jwks.json")},
+                # Other people of this machine can reach the port: whoever holds the token below gives the account.
+                "accounts": {"enabled": True, "name_is_user": True},
+                "auth": {"issuers": [{"jwks": str(state / "jwks.json")}]},
                 "log": {"level": "warning"},
             }
         )
         await migrate_database(settings)
         key = ensure_signing_key(state / "signing-key.json", state / "jwks.json")
         username = getpass.getuser()
-        token = sign_token(key, username, TOKEN_DAYS * 86400, settings.auth)
+        token = sign_token(key, username, TOKEN_DAYS * 86400, settings.auth.issuers[0])
         yield EmbeddedService(settings, f"http://{HOST}:{api_port}", SYSTEM, username, token, TOKEN_DAYS)
 
 

@@ -9,6 +9,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
@@ -16,50 +17,81 @@ import uvicorn
 from fastapi import FastAPI
 
 from stagecoach.api.app import create_app
+from stagecoach.api.slow_clients import bounded_http
 from stagecoach.api.tokens import TokenChecker
 from stagecoach.core.errors import SettingsError, Unavailable
 from stagecoach.embedded import EmbeddedService, embedded_service
+from stagecoach.flows.change_settings import follow_settings
+from stagecoach.flows.deliver_webhooks import deliver_webhooks
+from stagecoach.flows.probe_systems import probe_systems
 from stagecoach.flows.toolbox import Toolbox
-from stagecoach.logs import start_logging
-from stagecoach.settings import Settings
+from stagecoach.logs import secrets_of, start_logging
+from stagecoach.settings import ServerSettings, Settings
 from stagecoach.wiring import open_toolbox
 from stagecoach.worker import Worker
 
 log = logging.getLogger(__name__)
 
+GRACE_SECONDS = 30
+NOT_STARTED = 3
+
+
+class WebServer(uvicorn.Server):
+    """Ends its streams of events before it waits for the requests under way, since those would never end by themselves."""
+
+    def __init__(self, app: FastAPI, where: ServerSettings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=where.host,
+                port=where.port,
+                log_config=None,
+                server_header=False,
+                http=bounded_http(where.head_timeout_seconds),
+                forwarded_allow_ips=list(where.trusted_proxies),
+                # A client that no longer reads its stream must not keep the process.
+                timeout_graceful_shutdown=GRACE_SECONDS,
+            )
+        )
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called by uvicorn when it has been told to stop."""
+        self._app.state.streams.close()
+        await super().shutdown(sockets)
+
 
 def make_app(settings: Settings, *, with_worker: bool) -> FastAPI:
-    """The API; its life opens the toolbox and, where asked for, runs a worker beside it."""
+    """The API; its life opens the toolbox and, where asked for, runs a worker beside it, and looks at the systems."""
 
     @contextlib.asynccontextmanager
     async def opened() -> AsyncIterator[Toolbox]:
         nudged = asyncio.Event()
         async with open_toolbox(settings, nudged.set) as tools:
-            if not with_worker:
-                yield tools
-                return
             stop = asyncio.Event()
-            task = asyncio.create_task(_run_worker(tools, nudged, stop))
+            task = asyncio.create_task(_run_worker(tools, nudged, stop) if with_worker else follow_settings(tools, stop))
+            probing = asyncio.create_task(probe_systems(tools))
             try:
                 yield tools
             finally:
+                probing.cancel()
                 stop.set()
                 await task
+                with contextlib.suppress(asyncio.CancelledError):
+                    await probing
 
-    return create_app(opened, settings.auth)
+    return create_app(opened, settings.auth, settings.server)
 
 
 def run_api(settings: Settings) -> None:
     """Until a signal. Raises SettingsError, DatabaseUnavailable: in one line, before the web server takes over."""
     _require_free_address(settings.server.host, settings.server.port)
     asyncio.run(_try_all(settings))
-    uvicorn.run(
-        make_app(settings, with_worker=settings.worker.run_in_api),
-        host=settings.server.host,
-        port=settings.server.port,
-        log_config=None,
-        server_header=False,
-    )
+    server = WebServer(make_app(settings, with_worker=settings.worker.run_in_api), settings.server)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(NOT_STARTED)
 
 
 async def run_worker_alone(settings: Settings) -> None:
@@ -75,13 +107,12 @@ async def run_worker_alone(settings: Settings) -> None:
 async def run_embedded(state: Path, roots: Sequence[str], port: int, announce: Callable[[EmbeddedService], None]) -> bool:
     """Everything on one machine, until a signal. ``announce`` is called once it listens. False when it never did."""
     async with embedded_service(state, roots, port) as service:
-        start_logging(service.settings.log)
+        start_logging(service.settings.log, secrets_of(service.settings))
         # The bundled store has no lifecycle rules, which is no news to anybody here.
         logging.getLogger("stagecoach.object_stores.buckets").setLevel(logging.ERROR)
-        where = service.settings.server
         application = make_app(service.settings, with_worker=True)
 
-        class AnnouncingServer(uvicorn.Server):
+        class AnnouncingServer(WebServer):
             """Tells the person, once it listens."""
 
             async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -89,7 +120,7 @@ async def run_embedded(state: Path, roots: Sequence[str], port: int, announce: C
                 if self.started:
                     announce(service)
 
-        server = AnnouncingServer(uvicorn.Config(application, host=where.host, port=where.port, log_config=None))
+        server = AnnouncingServer(application, service.settings.server)
         # The web server raises the signal that ended it once more; by default that would end us before the store is.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda _number, _frame: None)
@@ -98,17 +129,22 @@ async def run_embedded(state: Path, roots: Sequence[str], port: int, announce: C
 
 
 async def _try_all(settings: Settings) -> None:
-    try:
-        await TokenChecker(settings.auth).read_keys()
-    except Unavailable as error:
-        log.warning("%s Tokens are refused until it does.", error.message)
+    checker = TokenChecker(settings.auth)
+    for issuer in settings.auth.issuers:
+        try:
+            await checker.read_keys(issuer)
+        except Unavailable as error:
+            log.warning("%s Its tokens are refused until it does.", error.message)
     async with open_toolbox(settings):
         pass
 
 
 async def _run_worker(tools: Toolbox, nudged: asyncio.Event, stop: asyncio.Event) -> None:
     name = f"{socket.gethostname()[:32]}-{os.getpid()}-{secrets.token_hex(4)}"
-    await Worker(tools, name, nudged).run(stop)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(Worker(tools, name, nudged).run(stop))
+        group.create_task(deliver_webhooks(tools, stop))
+        group.create_task(follow_settings(tools, stop))
 
 
 def _require_free_address(host: str, port: int) -> None:

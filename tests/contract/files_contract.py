@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from dataclasses import dataclass
 
 import pytest
 
-from stagecoach.core.errors import FileMissing, InvalidRequest, NotAFile, PathRefused, PermissionRefused
-from stagecoach.ports.files import FileKind, Files
+from stagecoach.core.errors import FileMissing, InvalidRequest, NotADirectory, NotAFile, PathRefused
+from stagecoach.ports.files import DirectoryEntry, FileKind, Files
 
 ODD_NAMES = [
     "with space",
@@ -67,8 +68,8 @@ class FilesContract:
         assert await files.may(user, path, "r")
         assert await files.may(user, path, "rw")
         assert os.listdir(os.fsencode(under_test.directory)) == [os.fsencode(name)]
-        await files.remove_file(user, path)
-        await files.remove_file(user, path)
+        await files.remove_tree(user, path)
+        await files.remove_tree(user, path)
         assert os.listdir(under_test.directory) == []
 
     @pytest.mark.parametrize("name", ODD_NAMES)
@@ -145,6 +146,115 @@ class FilesContract:
         assert os.listdir(top) == ["kept"]
         assert await files.read_file(user, f"{top}/kept/deep/f", 100) == b"precious"
 
+    async def test_a_directory_is_listed_whatever_its_names(self, under_test: FilesUnderTest) -> None:
+        files, user, top = under_test.files, under_test.username, under_test.directory
+        assert (await files.list_directory(user, top, limit=1, follow_symlinks=False)).entries == ()
+        for number, name in enumerate([*ODD_NAMES, ".hidden"]):
+            with open(os.fsencode(f"{top}/{name}"), "wb") as file:
+                file.write(b"x" * number)
+                os.fchmod(file.fileno(), 0o600 + number % 8)
+            os.utime(os.fsencode(f"{top}/{name}"), (1, 1_000_000_000 + number))
+        listing = await files.list_directory(user, top, limit=100, follow_symlinks=False)
+        assert listing.is_whole
+        found = {entry.name: entry for entry in listing.entries}
+        assert sorted(found) == sorted([*ODD_NAMES, ".hidden"])
+        for number, name in enumerate([*ODD_NAMES, ".hidden"]):
+            status, really = found[name].status, os.lstat(os.fsencode(f"{top}/{name}"))
+            assert (status.kind, status.type_letter, status.size_bytes) == (FileKind.FILE, "-", number)
+            assert (status.mode, status.mtime_epoch_seconds) == (0o600 + number % 8, 1_000_000_000 + number)
+            assert (status.uid, status.gid) == (really.st_uid, really.st_gid)
+            assert (found[name].link_target, found[name].followed) == (None, None)
+
+    async def test_every_kind_is_listed_as_what_it_is(self, under_test: FilesUnderTest) -> None:
+        files, user, top = under_test.files, under_test.username, under_test.directory
+        os.mkdir(f"{top}/directory")
+        os.chmod(f"{top}/directory", 0o1775)
+        os.mkfifo(f"{top}/fifo")
+        with socket.socket(socket.AF_UNIX) as door:
+            directory = os.open(top, os.O_RDONLY)
+            door.bind(f"/proc/self/fd/{directory}/socket")  # the path of a socket may have 107 bytes only
+            os.close(directory)
+        os.symlink("/dev/null", f"{top}/device")
+        listing = await files.list_directory(user, top, limit=100, follow_symlinks=False)
+        letters = {entry.name: (entry.status.type_letter, entry.status.kind) for entry in listing.entries}
+        assert letters == {
+            "directory": ("d", FileKind.DIRECTORY),
+            "fifo": ("p", FileKind.OTHER),
+            "socket": ("s", FileKind.OTHER),
+            "device": ("l", FileKind.SYMLINK),
+        }
+        modes = {entry.name: entry.status.mode for entry in listing.entries}
+        assert modes["directory"] == 0o1775
+        null = await files.status(user, f"{top}/device", follow_symlinks=True)
+        assert null is not None
+        assert null.type_letter == "c"
+
+    async def test_listed_symlinks(self, under_test: FilesUnderTest) -> None:
+        files, user, top = under_test.files, under_test.username, under_test.directory
+        os.mkdir(f"{top}/real")
+        os.chmod(f"{top}/real", 0o777)
+        os.mkdir(f"{top}/links")
+        os.chmod(f"{top}/links", 0o777)
+        await files.write_file(user, f"{top}/real/f", b"12345", 0o640)
+        targets = {"file": "../real/f", "directory": f"{top}/real", "dangling": "new\nline \udcff", "circle": "circle"}
+        for name, target in targets.items():
+            os.symlink(os.fsencode(target), f"{top}/links/{name}")
+
+        async def listed(*, follow: bool) -> dict[str, DirectoryEntry]:
+            listing = await files.list_directory(user, f"{top}/links", limit=100, follow_symlinks=follow)
+            return {entry.name: entry for entry in listing.entries}
+
+        for follow in (False, True):
+            found = await listed(follow=follow)
+            assert {name: entry.link_target for name, entry in found.items()} == targets
+            assert {entry.status.kind for entry in found.values()} == {FileKind.SYMLINK}
+            for name, target in targets.items():
+                assert await files.read_link(user, f"{top}/links/{name}") == target
+        assert {entry.followed for entry in (await listed(follow=False)).values()} == {None}
+        followed = {name: entry.followed for name, entry in found.items() if entry.followed is not None}
+        assert {name: link.real_path for name, link in followed.items()} == {"file": f"{top}/real/f", "directory": f"{top}/real"}
+        assert (followed["file"].status.size_bytes, followed["file"].status.mode) == (5, 0o640)
+        assert followed["directory"].status.kind is FileKind.DIRECTORY
+        through_link = await files.list_directory(user, f"{top}/links/directory", limit=9, follow_symlinks=False)
+        assert [entry.name for entry in through_link.entries] == ["f"]
+
+    async def test_a_large_directory_is_listed_up_to_the_limit(self, under_test: FilesUnderTest) -> None:
+        files, user, top = under_test.files, under_test.username, under_test.directory
+        for number in range(1000):
+            os.symlink(f"to {number}", f"{top}/{number}")
+        some = await files.list_directory(user, top, limit=999, follow_symlinks=False)
+        assert (len(some.entries), some.is_whole) == (999, False)
+        every = await files.list_directory(user, top, limit=1000, follow_symlinks=True)
+        assert every.is_whole
+        assert {entry.name: entry.link_target for entry in every.entries} == {str(n): f"to {n}" for n in range(1000)}
+
+    async def test_what_is_no_directory_is_not_listed(self, under_test: FilesUnderTest) -> None:
+        files, user, top = under_test.files, under_test.username, under_test.directory
+        await files.write_file(user, f"{top}/f", b"x", 0o600)
+        with pytest.raises(NotADirectory):
+            await files.list_directory(user, f"{top}/f", limit=9, follow_symlinks=False)
+        with pytest.raises(FileMissing):
+            await files.list_directory(user, f"{top}/missing", limit=9, follow_symlinks=False)
+        with pytest.raises(FileMissing):
+            await files.read_link(user, f"{top}/missing")
+
+    async def test_a_user_has_numbers(self, under_test: FilesUnderTest) -> None:
+        numbers = await under_test.files.account_numbers(under_test.username)
+        await under_test.files.make_directory(under_test.username, under_test.directory)
+        await under_test.files.write_file(under_test.username, f"{under_test.directory}/mine", b"", 0o600)
+        status = await under_test.files.status(under_test.username, f"{under_test.directory}/mine", follow_symlinks=True)
+        assert status is not None
+        assert (numbers.uid, numbers.gids[0]) == (status.uid, status.gid)
+        assert len(set(numbers.gids)) == len(numbers.gids)
+
+    async def test_names_of_accounts(self, under_test: FilesUnderTest) -> None:
+        names = await under_test.files.account_names(under_test.username, {0, 2_000_000_123, -1, 2**63}, {0, 2_000_000_124})
+        assert (names.users, names.groups) == ({0: "root"}, {0: "root"})
+        nobody = await under_test.files.account_names(under_test.username, (), ())
+        assert (nobody.users, nobody.groups) == ({}, {})
+        again = await under_test.files.account_names(under_test.username, [0], [])
+        assert again.users == {0: "root"}
+
     async def test_a_tree_with_a_closed_directory_is_removed(self, under_test: FilesUnderTest) -> None:
         files, user, top = under_test.files, under_test.username, under_test.directory
         await files.make_directory(user, f"{top}/tree/closed")
@@ -152,6 +262,52 @@ class FilesContract:
         os.chmod(f"{top}/tree/closed", 0)
         await files.remove_tree(user, f"{top}/tree")
         assert os.listdir(top) == []
+
+    async def test_a_tree_that_is_closed_in_many_ways_is_removed(self, under_test: FilesUnderTest) -> None:
+        top = f"{under_test.directory}/tree"
+        for name, mode in (("r", 0o400), ("rx", 0o500), ("x", 0o100), ("wx", 0o300), ("none", 0)):
+            await under_test.files.make_directory(under_test.username, f"{top}/{name}/{name}")
+            await under_test.files.write_file(under_test.username, f"{top}/{name}/{name}/f", b"x", 0)
+            os.symlink("/", f"{top}/{name}/link")
+            os.chmod(f"{top}/{name}/{name}", mode)
+            os.chmod(f"{top}/{name}", mode)
+        os.chmod(top, 0o500)
+        await under_test.files.remove_tree(under_test.username, top)
+        assert os.listdir(under_test.directory) == []
+
+    async def test_a_tree_of_many_files_is_removed(self, under_test: FilesUnderTest) -> None:
+        files, user, top = under_test.files, under_test.username, f"{under_test.directory}/tree"
+        await files.make_directory(user, f"{top}/inner")
+        os.chmod(f"{top}/inner", 0o777)
+        for number in range(300):
+            os.symlink("/nowhere", f"{top}/inner/{number}")
+        await files.remove_tree(user, top)
+        assert os.listdir(under_test.directory) == []
+
+    async def test_a_tree_deeper_than_a_path_can_name_is_removed(self, under_test: FilesUnderTest) -> None:
+        files, user, top = under_test.files, under_test.username, f"{under_test.directory}/tree"
+        await files.make_directory(user, top)
+        here = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+        owner = os.stat(top)
+        for _ in range(60):
+            os.mkdir("d" * 100, 0o700, dir_fd=here)
+            os.chown("d" * 100, owner.st_uid, owner.st_gid, dir_fd=here)
+            deeper = os.open("d" * 100, os.O_RDONLY | os.O_DIRECTORY, dir_fd=here)
+            os.close(here)
+            here = deeper
+        os.close(here)
+        await files.remove_tree(user, top)
+        assert os.listdir(under_test.directory) == []
+
+    async def test_whether_a_directory_is_empty(self, under_test: FilesUnderTest) -> None:
+        files, user, top = under_test.files, under_test.username, under_test.directory
+        assert await files.is_empty(user, top)
+        await files.write_file(user, f"{top}/.hidden", b"", 0o600)
+        assert not await files.is_empty(user, top)
+        with pytest.raises(NotADirectory):
+            await files.is_empty(user, f"{top}/.hidden")
+        with pytest.raises(FileMissing):
+            await files.is_empty(user, f"{top}/missing")
 
     async def test_a_directory_where_a_file_is(self, under_test: FilesUnderTest) -> None:
         files, user, top = under_test.files, under_test.username, under_test.directory
@@ -161,13 +317,6 @@ class FilesContract:
         with pytest.raises((InvalidRequest, FileMissing)):
             await files.make_directory(user, f"{top}/f/below")
         assert await files.status(user, f"{top}/f/below", follow_symlinks=True) is None
-
-    async def test_removing_a_directory_as_a_file_is_refused(self, under_test: FilesUnderTest) -> None:
-        os.mkdir(f"{under_test.directory}/d")
-        os.chmod(f"{under_test.directory}/d", 0o777)
-        with pytest.raises((NotAFile, PermissionRefused)):
-            await under_test.files.remove_file(under_test.username, f"{under_test.directory}/d")
-        assert os.listdir(under_test.directory) == ["d"]
 
     async def test_free_space(self, under_test: FilesUnderTest) -> None:
         free = await under_test.files.free_bytes(under_test.username, f"{under_test.directory}/not/yet/there")

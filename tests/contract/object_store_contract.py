@@ -63,7 +63,10 @@ class ObjectStoreContract:
     checks_expiry = True
     honours_content_disposition = True
     keeps_upload_after_bad_completion = True
+    tells_begin_of_multiparts = True
     many_parts = 1050
+    many_objects = 1020
+    many_multiparts = 1020
 
     @pytest.fixture
     def bucket(self) -> str:
@@ -128,6 +131,9 @@ class ObjectStoreContract:
         seen = await http.head(store.presign("HEAD", bucket, key, audience="client", ttl_seconds=TTL))
         assert seen.status_code == 200
         assert seen.headers["content-length"] == str(len(whole))
+        headers = {"x-amz-checksum-mode": "ENABLED"}
+        url = store.presign("HEAD", bucket, key, audience="system", ttl_seconds=TTL, headers=headers)
+        assert (await http.head(url, headers=headers)).status_code == 200
 
     async def test_a_url_permits_one_thing_only(self, under_test: StoreUnderTest, bucket: str) -> None:
         store, http = under_test.store, under_test.http
@@ -274,6 +280,56 @@ class ObjectStoreContract:
         await store.open_multipart(bucket, "01/dat")
         assert sorted(await store.find_multiparts(bucket, "01/data")) == sorted([first, second])
         assert await store.find_multiparts(f"{bucket}-absent", "01/data") == []
+
+    async def test_buckets_are_listed_by_their_beginning(self, under_test: StoreUnderTest, bucket: str) -> None:
+        store = under_test.store
+        assert await store.list_buckets(bucket) == []
+        await store.ensure_bucket(f"{bucket}-b")
+        await store.ensure_bucket(f"{bucket}-a")
+        assert await store.list_buckets(bucket) == [f"{bucket}-a", f"{bucket}-b"]
+        assert await store.list_buckets(f"{bucket}-b") == [f"{bucket}-b"]
+
+    async def test_objects_are_listed_over_pages(self, under_test: StoreUnderTest, bucket: str) -> None:
+        store = under_test.store
+        await store.ensure_bucket(bucket)
+        assert [item async for item in store.list_objects(bucket)] == []
+        keys = [f"{number:04}/data" for number in range(self.many_objects)]
+        turn = asyncio.Semaphore(8)
+
+        async def write(key: str) -> None:
+            async with turn:
+                await store.write_object(bucket, key, b"x" * (int(key[:4]) % 3))
+
+        await asyncio.gather(*(write(key) for key in keys))
+        upload_id = await store.open_multipart(bucket, "9999/data")
+        listed = [item async for item in store.list_objects(bucket)]
+        assert [item.key for item in listed] == keys
+        assert [item.size_bytes for item in listed] == [number % 3 for number in range(self.many_objects)]
+        assert all(abs((datetime.now(UTC) - item.modified_at).total_seconds()) < 600 for item in listed)
+        await store.abort_multipart(bucket, "9999/data", upload_id)
+        await store.delete_objects(bucket, keys)
+
+    async def test_the_objects_of_an_absent_bucket_cannot_be_listed(self, under_test: StoreUnderTest, bucket: str) -> None:
+        with pytest.raises(BucketMissing):
+            [item async for item in under_test.store.list_objects(bucket)]
+        assert await under_test.store.list_multiparts(bucket) == []
+
+    async def test_multiparts_of_a_bucket_are_listed_over_pages(self, under_test: StoreUnderTest, bucket: str) -> None:
+        store = under_test.store
+        await store.ensure_bucket(bucket)
+        assert await store.list_multiparts(bucket) == []
+        keys = [f"{number // 2:04}/data" for number in range(self.many_multiparts)]
+        opened = {(key, await store.open_multipart(bucket, key)) for key in keys}
+        assert len(opened) == self.many_multiparts
+        await store.write_object(bucket, "whole/data", b"1")
+        listed = await store.list_multiparts(bucket)
+        assert sorted((upload.key, upload.upload_id) for upload in listed) == sorted(opened)
+        for upload in listed:
+            assert upload.begun_at is not None
+            if self.tells_begin_of_multiparts:
+                assert abs((datetime.now(UTC) - upload.begun_at).total_seconds()) < 600
+            await store.abort_multipart(bucket, upload.key, upload.upload_id)
+        assert await store.list_multiparts(bucket) == []
 
     async def test_many_parts_are_listed_over_pages(self, under_test: StoreUnderTest, bucket: str) -> None:
         store, http = under_test.store, under_test.http

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -211,6 +211,25 @@ class SchedulerContract:
         await under_test.until(job_id, request)
         found = await under_test.scheduler.find(under_test.username, request.name)
         assert [(job.job_id, job.phase, job.exit_code) for job in found] == [(job_id, JobPhase.FAILED, 4)]
+
+    async def test_open_jobs_are_listed_by_the_beginning_of_their_names(self, under_test: SchedulerUnderTest) -> None:
+        scheduler, username = under_test.scheduler, under_test.username
+        request = await under_test.request("#!/bin/sh\ntrue\n", held=True)
+        ended = replace(request, name=f"{request.name}-2", held=False)
+        other = replace(request, name=f"x{request.name}")
+        job_id, ended_id, other_id = [await scheduler.submit(username, each) for each in (request, ended, other)]
+        await under_test.until(job_id, request, JobPhase.HELD)
+        await under_test.until(ended_id, ended)
+        await under_test.until(other_id, other, JobPhase.HELD)
+        for of_everyone in (False, True):
+            listed = await scheduler.list_open_jobs(username, request.name, of_everyone=of_everyone)
+            assert [(job.job_id, job.name, job.user, job.phase) for job in listed] == [
+                (job_id, request.name, username, JobPhase.HELD)
+            ]
+        for each in (job_id, other_id):
+            await scheduler.cancel(username, each)
+        await under_test.until(job_id, request)
+        assert await scheduler.list_open_jobs(username, request.name, of_everyone=False) == []
 
     @pytest.mark.parametrize(
         "subdirectory", ["a b", "it's", '"q"', "$(touch pwned)", "50%j", "back\\slash %j", "é", "-n", "a;b&c|d"]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import grp
 import os
+import pwd
+import subprocess
 from collections.abc import AsyncIterator
 
 import pytest
+from tests.contract.file_operations_contract import FileOperationsContract
 from tests.contract.files_contract import FilesContract, FilesUnderTest
 from tests.contract.ssh_testbed import directory_of, open_pool, read_testbed, system_settings
 
@@ -13,7 +18,7 @@ from stagecoach.clusters.remote_files import RemoteFiles
 from stagecoach.core.errors import FileMissing, NoSpace, PermissionRefused
 
 
-class TestRemoteFiles(FilesContract):
+class TestRemoteFiles(FilesContract, FileOperationsContract):
     @pytest.fixture
     async def under_test(self) -> AsyncIterator[FilesUnderTest]:
         found = read_testbed()
@@ -34,7 +39,6 @@ class TestRemoteFiles(FilesContract):
             files.make_directory("alice", f"{top}/closed/d"),
             files.read_file("alice", "/etc/shadow", 10),
             files.status("bob", f"{top}/mine", follow_symlinks=True),
-            files.remove_file("bob", f"{top}/mine"),
             files.remove_tree("bob", top),
         ):
             with pytest.raises(PermissionRefused):
@@ -67,6 +71,39 @@ class TestRemoteFiles(FilesContract):
         finally:
             os.system(f"umount '{top}'")
 
+    async def test_a_command_that_nobody_waits_for_any_more_ends_itself(self, under_test: FilesUnderTest) -> None:
+        path = f"{under_test.directory}/sparse"
+        await under_test.files.write_file("alice", path, b"", 0o600)
+        os.truncate(path, 1024**4)
+
+        async def until(is_at_work: bool) -> None:
+            async with asyncio.timeout(30):
+                while bool(subprocess.run(["pgrep", "-f", path], capture_output=True, check=False).stdout) != is_at_work:
+                    await asyncio.sleep(0.1)
+
+        asking = asyncio.create_task(under_test.files.checksum("alice", path, timeout_seconds=4))
+        await until(is_at_work=True)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await until(is_at_work=False)
+
     async def test_an_unknown_path_is_missing_not_refused(self, under_test: FilesUnderTest) -> None:
         with pytest.raises(FileMissing):
             await under_test.files.real_path("alice", f"{under_test.directory}/a/b/c")
+
+    async def test_a_directory_that_may_not_be_read_is_not_listed(self, under_test: FilesUnderTest) -> None:
+        files, top = under_test.files, under_test.directory
+        os.mkdir(f"{top}/closed", 0o711)  # root's
+        with pytest.raises(PermissionRefused):
+            await files.list_directory("alice", f"{top}/closed", limit=9, follow_symlinks=False)
+        os.mkdir(f"{top}/shut", 0o700)
+        os.symlink(f"{top}/shut/x", f"{top}/link")
+        listing = await files.list_directory("alice", top, limit=9, follow_symlinks=True)
+        assert {entry.name: entry.followed for entry in listing.entries}["link"] is None
+
+    async def test_accounts_have_the_names_of_the_system(self, under_test: FilesUnderTest) -> None:
+        account = pwd.getpwnam("alice")
+        names = await under_test.files.account_names("alice", [account.pw_uid], [account.pw_gid])
+        assert names.users == {account.pw_uid: "alice"}
+        assert names.groups == {account.pw_gid: grp.getgrgid(account.pw_gid).gr_name}

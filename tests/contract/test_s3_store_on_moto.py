@@ -25,7 +25,10 @@ def moto_url() -> Iterator[str]:
 
 class TestS3StoreOnMoto(ObjectStoreContract, BucketRulesContract):
     checks_expiry = False
+    tells_begin_of_multiparts = False
     many_parts = 30  # Its listing has one page for all; and it is slow.
+    many_objects = 30
+    many_multiparts = 30
 
     @pytest.fixture
     def settings(self, moto_url: str) -> S3Settings:

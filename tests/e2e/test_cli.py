@@ -155,7 +155,8 @@ def test_ctrl_c_in_a_download_and_resume_from_another_process(testbed: Testbed, 
         assert code == 130, err
         assert f"stagecoach transfers resume {transfer_id}" in err
         assert not target.exists()
-        finished = len(json.loads((terminal.state(transfer_id) / "journal.json").read_text())["parts"])
+        journal = terminal.state(transfer_id) / "journal.json"
+        finished = len(json.loads(journal.read_text())["parts"]) if journal.exists() else 0
         if finished:
             break
         terminal.done("transfers", "cancel", transfer_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shlex
@@ -69,6 +70,8 @@ class Testbed:
             region_name="us-east-1",
             config=Config(s3={"addressing_style": "path"}, request_checksum_calculation="when_required"),
         )
+        # One for all: making a client reads the certificates of the whole world.
+        self.store = httpx.Client(timeout=60)
         self.alice = self._person("alice")
         self.bob = self._person("bob")
 
@@ -97,7 +100,7 @@ class Testbed:
         directives = begun["transferDirectives"]
         size, etags = directives["maxPartSize"], []
         for number, url in enumerate(directives["partsUploadUrls"]):
-            answer = httpx.put(url, content=content[number * size : (number + 1) * size], timeout=60)
+            answer = self.store.put(url, content=content[number * size : (number + 1) * size])
             assert answer.status_code == 200, answer.text
             etags.append(answer.headers["ETag"])
         return etags
@@ -105,7 +108,7 @@ class Testbed:
     def complete(self, begun: dict[str, Any], etags: list[str]) -> None:
         parts = "".join(f"<Part><ETag>{etag}</ETag><PartNumber>{n}</PartNumber></Part>" for n, etag in enumerate(etags, 1))
         body = f'<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{parts}</CompleteMultipartUpload>'
-        answer = httpx.post(begun["transferDirectives"]["completeUploadUrl"], content=body, timeout=60)
+        answer = self.store.post(begun["transferDirectives"]["completeUploadUrl"], content=body)
         assert answer.status_code == 200, answer.text
 
     def upload(self, person: Person, path: str | Path, content: bytes, system: str | None = None) -> dict[str, Any]:
@@ -119,7 +122,7 @@ class Testbed:
         assert begun.status_code == 201, begun.text
         staged = self.wait(person, begun.json()["transferId"], "staged")
         assert staged["state"] == "staged", staged
-        answer = httpx.get(begun.json()["transferDirectives"]["downloadUrl"], timeout=60)
+        answer = self.store.get(begun.json()["transferDirectives"]["downloadUrl"])
         assert answer.status_code == 200, answer.text
         assert person.http.post(f"/transfers/{staged['id']}/finish").json()["state"] == "done"
         return answer.content
@@ -151,6 +154,21 @@ class Testbed:
         environment = {**os.environ, "VENV": sys.prefix, "S3": self.environment["S3_KIND"], **settings}
         command = [REPOSITORY / "deploy" / "testbed" / "stagecoach-up", *options]
         subprocess.run(command, env=environment, check=True, capture_output=True)
+
+    def audit(self, *options: str, grace_seconds: float = 0) -> dict[str, Any]:
+        """What ``stagecoach audit --json`` prints: ``findings``, ``unseen``, ``foreign``, ``fixed``.
+
+        Without a grace, so that what was left a moment ago is found as well; what is under way is not, all the same.
+        """
+        settings = self.environment["STAGECOACH_SETTINGS"]
+        command = [Path(sys.prefix, "bin", "stagecoach"), "audit", "--json", "--grace-seconds", str(grace_seconds)]
+        done = subprocess.run(
+            [*command, "--settings", settings, *options], check=False, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode in {0, 3, 4}, done.stderr
+        report: dict[str, Any] = json.loads(done.stdout)
+        assert done.returncode == (3 if report["findings"] else 4 if report["unseen"] else 0), done.stdout
+        return report
 
     # --- the outside, without the service
 

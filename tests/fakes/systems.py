@@ -9,20 +9,25 @@ from __future__ import annotations
 import base64
 import json
 import posixpath
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from tests.fakes import operating
+from tests.fakes.file_operations import MemoryFileOperations
 
 from stagecoach.core.errors import (
     FileMissing,
     JobNotFound,
     NoSpace,
+    NotADirectory,
     NotAFile,
     PermissionRefused,
     StagecoachError,
     SubmissionUncertain,
     SystemUnavailable,
 )
-from stagecoach.ports.files import FileKind, FileStatus
+from stagecoach.ports.files import AccountNames, AccountNumbers, DirectoryEntry, FileKind, FileStatus, FollowedLink, Listing
 from stagecoach.ports.scheduler import JobKey, JobPhase, JobReport, JobRequest
 
 _FINAL_WORDS = {
@@ -39,26 +44,36 @@ _FINAL_WORDS = {
 }
 
 
+IN_ARCHIVE = operating.IN_ARCHIVE
+
+
 class MemoryScheduler:
     """Jobs by id. ``calls`` holds every call in order: (verb, user, what).
 
-    ``unavailable`` makes every call raise SystemUnavailable while it is true. ``refusal`` is raised by submissions.
+    ``unavailable`` makes every call raise SystemUnavailable while it is true; with ``known_to_be_down`` that is said
+    before anything is asked. ``refusal`` is raised by submissions.
     ``lose_answers`` holds, for the next submissions, what becomes of the job whose answer is lost: ``"made"``,
     ``"never"``, or ``"late"`` (it appears with ``late_jobs_appear``). ``slow_cancel`` leaves a cancelled job running
     until ``end_cancelled_jobs``.
     """
 
-    def __init__(self, first_job_id: int = 101) -> None:
+    def __init__(self, first_job_id: int = 101, now: Callable[[], datetime] | None = None) -> None:
         self.jobs: dict[str, JobReport] = {}
         self.requests: dict[str, JobRequest] = {}
         self.calls: list[tuple[str, str, object]] = []
         self.unavailable = False
+        self.known_to_be_down = False
         self.refusal: StagecoachError | None = None
         self.lose_answers: list[str] = []
         self.slow_cancel = False
         self._late: list[tuple[str, JobRequest]] = []
         self._next_id = first_job_id
+        self._now = now
         self._asked_to_end: set[str] = set()
+
+    def require_answering(self, username: str) -> None:
+        if self.known_to_be_down:
+            raise SystemUnavailable("The scheduler did not answer a moment ago.", data={"retry_after_seconds": 4})
 
     async def submit(self, username: str, request: JobRequest) -> str:
         self._called("submit", username, request.name)
@@ -76,6 +91,10 @@ class MemoryScheduler:
     async def find(self, username: str, name: str) -> list[JobReport]:
         self._called("find", username, name)
         return [job for job in self.jobs.values() if (job.name, job.user) == (name, username)]
+
+    async def list_open_jobs(self, asker: str, name_prefix: str, *, of_everyone: bool) -> list[JobReport]:
+        self._called("list_open_jobs", asker, name_prefix)
+        return [job for job in self.open_jobs() if job.name.startswith(name_prefix) and (of_everyone or job.user == asker)]
 
     async def release(self, username: str, job_id: str) -> None:
         self._called("release", username, job_id)
@@ -123,7 +142,10 @@ class MemoryScheduler:
         reason = reason or ("JobHeldUser" if phase is JobPhase.HELD else "")
         nodes = "" if phase in {JobPhase.HELD, JobPhase.PENDING} else "nid000001"
         state = state or _FINAL_WORDS[phase]
-        self.jobs[job_id] = replace(job, phase=phase, state=state, reason=reason, exit_code=exit_code, nodes=nodes)
+        end_time = int(self._now().timestamp()) if self._now is not None and phase.is_final else None
+        self.jobs[job_id] = replace(
+            job, phase=phase, state=state, reason=reason, exit_code=exit_code, nodes=nodes, end_time=end_time
+        )
 
     def forget(self, job_id: str) -> None:
         """For tests: neither queue nor accounting knows the job any more."""
@@ -178,7 +200,7 @@ class Entry:
 
 
 @dataclass
-class MemoryFiles:
+class MemoryFiles(MemoryFileOperations):
     """Files of one system. ``free`` holds free bytes by directory; below them the nearest one counts.
 
     Rights are those of owner and others. ``unavailable`` makes every call raise SystemUnavailable while it is true.
@@ -187,6 +209,10 @@ class MemoryFiles:
     entries: dict[str, Entry] = field(default_factory=lambda: {"/": Entry(FileKind.DIRECTORY, "root", 0o755)})
     free: dict[str, int] = field(default_factory=dict)
     unavailable: bool = False
+    uids: dict[str, int] = field(default_factory=lambda: {"root": 0, "alice": 1000, "bob": 1001})
+    """Numbers of users; their groups have the same and are called ``g-<user>``. Nobody else has a name."""
+    listed: list[str] = field(default_factory=list)
+    """Directories whose entries were asked for."""
 
     async def home(self, username: str) -> str:
         self._check_up()
@@ -197,8 +223,7 @@ class MemoryFiles:
         found = self._find(username, path, follow_symlinks)
         if found is None:
             return None
-        entry = self.entries[found]
-        return FileStatus(entry.kind, len(entry.content), entry.mode, 1000, 1000, 1.0)
+        return self._status(found)
 
     async def real_path(self, username: str, path: str) -> str:
         self._check_up()
@@ -207,10 +232,51 @@ class MemoryFiles:
             raise FileMissing(f"{path}: No such file or directory.")
         return found
 
+    async def read_link(self, username: str, path: str) -> str:
+        self._check_up()
+        found = self._find(username, path, follow=False)
+        if found is None:
+            raise FileMissing(f"{path}: No such file or directory.")
+        return self.entries[found].target
+
+    async def list_directory(self, username: str, path: str, *, limit: int, follow_symlinks: bool) -> Listing:
+        self._check_up()
+        self.listed.append(path)
+        found = self._readable_directory(username, path)
+        inside = [name for name in self.entries if name != "/" and posixpath.dirname(name) == found]
+        entries = tuple(self._entry(username, name, follow_symlinks) for name in inside[:limit])
+        return Listing(entries, is_whole=len(inside) <= limit)
+
+    async def account_names(self, username: str, uids: Collection[int], gids: Collection[int]) -> AccountNames:
+        self._check_up()
+        numbers = {number: name for name, number in self.uids.items()}
+        users = {uid: numbers[uid] for uid in uids if uid in numbers}
+        return AccountNames(users, {gid: f"g-{numbers[gid]}" for gid in gids if gid in numbers})
+
+    async def account_numbers(self, username: str) -> AccountNumbers:
+        self._check_up()
+        uid = self.uids.get(username, 4711)
+        return AccountNumbers(uid, (uid,))
+
     async def may(self, username: str, path: str, access: str) -> bool:
         self._check_up()
         found = self._find(username, path, follow=True)
         return found is not None and all(self._allowed(username, found, letter) for letter in access)
+
+    async def is_empty(self, username: str, path: str) -> bool:
+        self._check_up()
+        return not self.below(self._readable_directory(username, path))
+
+    def _readable_directory(self, username: str, path: str) -> str:
+        """Where it really is."""
+        found = self._find(username, path, follow=True)
+        if found is None:
+            raise FileMissing(f"{path}: No such file or directory.")
+        if self.entries[found].kind is not FileKind.DIRECTORY:
+            raise NotADirectory(f"{path} is not a directory.")
+        if not self._allowed(username, found, "r"):
+            raise PermissionRefused(f"Permission denied: {path}.")
+        return found
 
     async def free_bytes(self, username: str, path: str) -> int | None:
         self._check_up()
@@ -249,17 +315,7 @@ class MemoryFiles:
             raise PermissionRefused(f"Permission denied: {path}.")
         return self.entries[found].content[:limit_bytes]
 
-    async def remove_file(self, username: str, path: str) -> None:
-        self._check_up()
-        found = self._find(username, path, follow=False)
-        if found is None:
-            return
-        if self.entries[found].kind is FileKind.DIRECTORY:
-            raise NotAFile(f"{path} is a directory.")
-        self._require_writable(username, posixpath.dirname(found))
-        del self.entries[found]
-
-    async def remove_tree(self, username: str, path: str) -> None:
+    async def remove_tree(self, username: str, path: str, *, timeout_seconds: float | None = None) -> None:
         self._check_up()
         found = self._find(username, path, follow=False)
         if found is None:
@@ -283,7 +339,7 @@ class MemoryFiles:
 
     def add_symlink(self, path: str, owner: str, target: str) -> None:
         """For tests: a symbolic link."""
-        self.entries[path] = Entry(FileKind.SYMLINK, owner, 0o777, target.encode(), target)
+        self.entries[path] = Entry(FileKind.SYMLINK, owner, 0o777, target.encode("utf-8", "surrogateescape"), target)
 
     def add_other(self, path: str, owner: str) -> None:
         """For tests: a FIFO or the like."""
@@ -292,6 +348,20 @@ class MemoryFiles:
     def below(self, directory: str) -> set[str]:
         """For tests: every path below ``directory``."""
         return {path for path in self.entries if path.startswith(directory.rstrip("/") + "/")}
+
+    def _status(self, path: str) -> FileStatus:
+        entry = self.entries[path]
+        letter = {FileKind.FILE: "-", FileKind.DIRECTORY: "d", FileKind.SYMLINK: "l", FileKind.OTHER: "p"}[entry.kind]
+        uid = self.uids.get(entry.owner, 4711)
+        return FileStatus(entry.kind, len(entry.content), entry.mode, uid, uid, 1.0, letter)
+
+    def _entry(self, username: str, path: str, follow_symlinks: bool) -> DirectoryEntry:
+        status, target, followed = self._status(path), None, None
+        if status.kind is FileKind.SYMLINK:
+            target = self.entries[path].target
+            if follow_symlinks and (found := self._find(username, path, follow=True)) is not None:
+                followed = FollowedLink(found, self._status(found))
+        return DirectoryEntry(posixpath.basename(path), status, target, followed)
 
     def _check_up(self) -> None:
         if self.unavailable:
@@ -373,8 +443,52 @@ class MemoryNodes:
         worked = self._move(job.user, request.directory)
         self.scheduler.set_phase(job_id, JobPhase.COMPLETED if worked else JobPhase.FAILED)
 
+    def move_some(self, job_id: str, bytes_done: int) -> None:
+        """This job gets so far: hidden file, journal and progress say so."""
+        job, directory = self.scheduler.jobs[job_id], self.scheduler.requests[job_id].directory
+        self.scheduler.set_phase(job_id, JobPhase.RUNNING)
+        ticket = self.ticket(directory)
+        if ticket is None:
+            raise AssertionError("the job has no ticket")
+        path = base64.b64decode(str(ticket["path_base64"])).decode()
+        if "options" in ticket:
+            operating.begin_half(self.files, job.user, ticket)
+        if ticket["kind"] == "fetch":
+            hidden = posixpath.join(posixpath.dirname(path), f".stagecoach-{ticket['transfer_id']}.part")
+            self.files.add_file(hidden, job.user, bytes(bytes_done), 0o600)
+        self.files.add_file(f"{directory}/journal.json", job.user, str(bytes_done).encode(), 0o600)
+        progress = {"version": 1, "transfer_id": ticket["transfer_id"], "attempt": ticket["attempt"], "bytes_done": bytes_done}
+        if "options" in ticket:
+            progress |= {"files_done": 2, "file_count": 5, "size_bytes": 4 * bytes_done}
+            self.files.add_file(f"{directory}/progress.json", job.user, json.dumps(progress).encode(), 0o600)
+            return
+        self.follow("PUT", str(ticket["progress_url"]), json.dumps(progress).encode())
+
+    def end_with(self, job_id: str, phase: JobPhase, code: str | None = None) -> None:
+        """This job ends so, with a receipt of that code or without one."""
+        job, directory = self.scheduler.jobs[job_id], self.scheduler.requests[job_id].directory
+        ticket = self.ticket(directory)
+        if code is not None and ticket is not None:
+            receipt = {
+                "version": 1,
+                "transfer_id": ticket["transfer_id"],
+                "attempt": ticket["attempt"],
+                "ok": False,
+                "code": code,
+                "message": f"The mover says {code}.",
+            }
+            content = json.dumps(receipt).encode()
+            self.files.add_file(f"{directory}/receipt.json", job.user, content, 0o600)
+            if "receipt_url" in ticket:
+                self.follow("PUT", str(ticket["receipt_url"]), content)
+        self.scheduler.set_phase(job_id, phase)
+
     def ticket(self, directory: str) -> dict[str, object] | None:
         """The ticket as the mover would get it."""
+        in_file = self.files.entries.get(f"{directory}/ticket.json")
+        if in_file is not None:
+            of_operation: dict[str, object] = json.loads(in_file.content)
+            return of_operation
         url = self.files.entries[f"{directory}/ticket-url"].content.decode().strip()
         status, _, body = self.follow("GET", url, b"")
         document: dict[str, object] | None = json.loads(body) if status == 200 else None
@@ -384,11 +498,18 @@ class MemoryNodes:
         ticket = self.ticket(directory)
         if ticket is None:
             return False
+        if "options" in ticket:
+            operating.end_half(self.files, ticket)
+            done = operating.operate(self.files, user, ticket)
+            content = operating.words(ticket, done, None if done else "source_missing", "Done." if done else "It is gone.")
+            self.files.add_file(f"{directory}/receipt.json", user, content, 0o600)
+            return done is not None
         path = base64.b64decode(str(ticket["path_base64"])).decode()
         moved = self._fetch(ticket, user, path) if ticket["kind"] == "fetch" else self._put(ticket, path)
         receipt = {
             "version": 1,
             "transfer_id": ticket["transfer_id"],
+            "attempt": ticket["attempt"],
             "kind": ticket["kind"],
             "ok": moved is not None,
             "code": None if moved is not None else "store_refused",
@@ -405,24 +526,36 @@ class MemoryNodes:
 
     def _fetch(self, ticket: Mapping[str, object], user: str, path: str) -> int | None:
         urls: Mapping[str, str] = ticket["object"]  # type: ignore[assignment]
+        if ticket.get("archive") is not None and self.files.below(path):
+            return None
         status, _, body = self.follow("GET", urls["get_url"], b"")
         hidden = posixpath.join(posixpath.dirname(path), f".stagecoach-{ticket['transfer_id']}.part")
         self.files.add_file(hidden, user, body if status == 200 else b"", 0o600)
         if status != 200 or len(body) != ticket["size_bytes"]:
             return None
-        self.files.entries[path] = self.files.entries.pop(hidden)
+        del self.files.entries[hidden]
+        if ticket.get("archive") is None:
+            self.files.add_file(path, user, body, 0o600)
+            return len(body)
+        # In this world a directory's archive is what its one file holds.
+        self.files.add_directory(path, user)
+        self.files.add_file(f"{path}/{IN_ARCHIVE}", user, body)
         return len(body)
 
     def _put(self, ticket: Mapping[str, object], path: str) -> int | None:
-        entry = self.files.entries.get(path)
-        if entry is None or len(entry.content) != ticket["size_bytes"]:
+        is_archive = ticket.get("archive") is not None
+        entry = self.files.entries.get(f"{path}/{IN_ARCHIVE}" if is_archive else path)
+        if entry is None or ticket["size_bytes"] != (None if is_archive else len(entry.content)):
             return None
         urls: Mapping[str, object] = ticket["upload"]  # type: ignore[assignment]
-        if not put_by_urls(
-            self.follow, entry.content, int(str(ticket["part_size_bytes"])), urls["part_urls"], urls["complete_url"]
-        ):
-            return None
-        return len(entry.content)
+        part_urls: list[str] = urls["part_urls"]  # type: ignore[assignment]
+        part_size, size = int(str(ticket["part_size_bytes"])), len(entry.content)
+        if is_archive:
+            if size > int(str(ticket["limit_bytes"])):
+                return None
+            part_size *= max(1, -(-size // (part_size * len(part_urls))))
+            part_urls = part_urls[: max(1, -(-size // part_size))]
+        return size if put_by_urls(self.follow, entry.content, part_size, part_urls, urls["complete_url"]) else None
 
 
 def put_by_urls(follow: Follow, content: bytes, part_size_bytes: int, part_urls: object, complete_url: object) -> bool:

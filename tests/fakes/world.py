@@ -12,24 +12,39 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from pwdlib.hashers.argon2 import Argon2Hasher
+from tests.fakes.compute import MemoryCompute
 from tests.fakes.systems import MemoryFiles, MemoryNodes, MemoryScheduler, put_by_urls
 
 from stagecoach.core import names
 from stagecoach.core.access import Caller
+from stagecoach.core.job_scripts import OPERATIONS_FILE
 from stagecoach.core.transfer import Transfer, TransferFilter
+from stagecoach.database.accounts import Accounts
+from stagecoach.database.audit_log import AuditLog
 from stagecoach.database.buckets import Buckets
 from stagecoach.database.engine import migrate, open_engine
+from stagecoach.database.followed_jobs import FollowedJobs
+from stagecoach.database.inventory import Inventory
+from stagecoach.database.log_in_tries import LogInTries
+from stagecoach.database.personal_tokens import PersonalTokens
+from stagecoach.database.setting_overrides import SettingOverrides
+from stagecoach.database.system_polls import SystemPolls
 from stagecoach.database.transfers import Transfers
+from stagecoach.database.webhook_deliveries import WebhookDeliveries
 from stagecoach.flows.begin_transfer import BegunUpload
+from stagecoach.flows.passwords import Passwords
 from stagecoach.flows.toolbox import System, Toolbox
 from stagecoach.object_stores.memory import MemoryStore
 from stagecoach.settings import Settings, settings_from
+from stagecoach.settings.run_time import SettingsInForce
 from stagecoach.worker import Worker
 
 ALICE = Caller("alice")
 BOB = Caller("bob")
 ADMIN = Caller("root-of-all", is_admin=True)
 MOVER = b"# the mover\n"
+OPERATIONS = {OPERATIONS_FILE: b"# what works on files within a system\n"}
 
 
 class Clock:
@@ -51,6 +66,19 @@ class Crash(BaseException):
     """The process is gone: nothing of it runs any more, no handler and no clean-up."""
 
 
+READS = frozenset(
+    f"{table}.{name}"
+    for table, names_of_reads in {
+        "Transfers": ("get", "find_by_idempotency_key", "find_by_job", "history", "page", "usage"),
+        "FollowedJobs": ("systems_with_due", "due", "lively"),
+        "SystemPolls": ("open_systems",),
+        "Buckets": ("fingerprint",),
+        "WebhookDeliveries": ("standing",),
+    }.items()
+    for name in names_of_reads
+)
+
+
 class Process:
     """One process of the service. It dies just before or just after its ``crash_at``-th call to anything outside."""
 
@@ -68,6 +96,9 @@ class Process:
         """One call."""
         if self.is_dead:
             raise Crash
+        if name in READS:
+            # Who dies there has done neither less nor more than who dies at the next call.
+            return await call()
         self.calls.append(name)
         is_last = len(self.calls) == self._crash_at
         if is_last and not self._after:
@@ -104,13 +135,16 @@ class World:
         self.engine = engine
         self.settings = settings
         self.store = MemoryStore(self.clock.now, smallest_part_bytes=1)
-        self.scheduler = MemoryScheduler()
+        self.scheduler = MemoryScheduler(now=self.clock.now)
         self.files = MemoryFiles()
+        self.compute = MemoryCompute(self.clock.now)
         self.nodes = MemoryNodes(self.scheduler, self.files, self.store.follow)
         self.files.add_user("alice")
         self.files.add_user("bob")
         self.nudges = 0
         self._random = random.Random(20300517)
+        # As cheap as argon2 can be.
+        self.passwords = Passwords(Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1))
         self.tools = self.toolbox()
         self.transfers = Transfers(engine)
 
@@ -122,14 +156,25 @@ class World:
         watched = process.watched if process is not None else lambda thing: thing
         scheduler, files = watched(self.scheduler), watched(self.files)
         return Toolbox(
-            settings=self.settings,
+            settings_in_force=SettingsInForce(self.settings),
+            setting_overrides=watched(SettingOverrides(self.engine)),
             transfers=watched(Transfers(self.engine)),
+            followed_jobs=watched(FollowedJobs(self.engine)),
+            polls=watched(SystemPolls(self.engine)),
             buckets=watched(Buckets(self.engine)),
+            inventory=watched(Inventory(self.engine)),
+            accounts=Accounts(self.engine),
+            log_in_tries=LogInTries(self.engine),
+            personal_tokens=PersonalTokens(self.engine),
+            passwords=self.passwords,
+            deliveries=watched(WebhookDeliveries(self.engine)),
+            audit_log=watched(AuditLog(self.engine)),
             store=watched(self.store),
-            systems={system.name: System(system, scheduler, files) for system in self.settings.systems},
+            systems={system.name: System(system, scheduler, files, self.compute) for system in self.settings.systems},
             now=self.clock.now,
             random_bits=self._random.getrandbits,
             mover_source=MOVER,
+            operation_sources=OPERATIONS,
             nudge_worker=self._nudged,
         )
 
@@ -180,6 +225,11 @@ class World:
         """Whatever of any transfer can still be found: jobs, uploads, objects, directories, hidden files."""
         left = [f"job {job.job_id} ({job.name}) is {job.phase}" for job in self.scheduler.open_jobs()]
         left += [f"path {path}" for path in sorted(self.files.entries) if "/.stagecoach/" in path or "/.stagecoach-" in path]
+        return left + self.left_in_store()
+
+    def left_in_store(self) -> list[str]:
+        """Every object and every upload."""
+        left = []
         for bucket, content in self.store._buckets.items():
             left += [f"object {bucket}/{key}" for key in content.objects]
             left += [f"multipart {bucket}/{upload.key}" for upload in content.uploads.values()]
@@ -193,9 +243,12 @@ def world_settings(**changes: Mapping[str, Any]) -> Settings:
         "host_keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGrIWFdTDIZS3I0vDcYMlqFsxK9nwmBbIIVQbqnjEfWx"],
         "credentials": {"key_file": "/keys/{user}"},
     }
-    alps = {"name": "alps", "ssh": ssh, "file_systems": [{"path": "/home/{user}"}, {"path": "/scratch"}]}
+    # A failure leaves nothing, unless a test says otherwise.
+    limits = {"keep_failed_seconds": 0}
+    alps = {"name": "alps", "limits": limits, "ssh": ssh, "file_systems": [{"path": "/home/{user}"}, {"path": "/scratch"}]}
     bora = {
         "name": "bora",
+        "limits": limits,
         "ssh": ssh,
         "wait": "in_job",
         "directives": ["--account={account}"],
@@ -204,9 +257,11 @@ def world_settings(**changes: Mapping[str, Any]) -> Settings:
     values: dict[str, Any] = {
         "s3": {"access_key_id": "key", "secret_access_key": "secret"},
         "systems": [{**alps, **changes.get("alps", {})}, {**bora, **changes.get("bora", {})}],
-        "worker": {**changes.get("worker", {})},
+        # A test moves the clock by a second and wants an answer.
+        "worker": {"scheduler_asks_per_minute": 600, **changes.get("worker", {})},
     }
     values["s3"] |= changes.get("s3", {})
+    values |= {name: changes[name] for name in ("events", "webhooks", "auth", "accounts", "personal_tokens") if name in changes}
     return settings_from(values)
 
 

@@ -3,67 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import json
 import random
-import secrets
-import shlex
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, make_url, text
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import Connection, delete
+from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.unit.core.transfers import NOW, a_transfer
 
-from stagecoach.core.errors import SettingsError, StaleVersion, Unavailable
+from stagecoach.core.bounds import Bounds
+from stagecoach.core.errors import (
+    QuotaReached,
+    RequestUnderWay,
+    SettingsError,
+    StagecoachError,
+    StagingFull,
+    StaleVersion,
+    TooManyRequests,
+    TooManyTransfers,
+    Unavailable,
+)
 from stagecoach.core.names import new_transfer_id
-from stagecoach.core.transfer import Direction, State, Transfer, TransferFilter, advance
+from stagecoach.core.state_machine import Event, advance
+from stagecoach.core.transfer import Archive, Direction, State, Transfer, TransferFilter, WaitPolicy
 from stagecoach.database.buckets import Buckets
 from stagecoach.database.engine import is_alive, migrate, open_engine, require_current
+from stagecoach.database.followed_jobs import FollowedJobs, Postponed
+from stagecoach.database.inventory import Inventory
+from stagecoach.database.system_polls import SystemPolls
 from stagecoach.database.tables import metadata, transfer_history
 from stagecoach.database.transfers import Transfers
+from stagecoach.database.webhook_deliveries import WebhookDeliveries
 
 LEASE = 30.0
+BOUNDS = Bounds(max_open_transfers_per_user=100, max_open_transfers=100, max_new_transfers_per_minute_per_user=100)
 _dice = random.Random(1)
 
 
 def new_transfer(**changes: object) -> Transfer:
     transfer_id = new_transfer_id(NOW.timestamp(), _dice.getrandbits)
-    return a_transfer(id=transfer_id, next_check_at=NOW, **changes)
-
-
-def database_of_the_testbed() -> str:
-    """The URL that a running testbed has published, else nothing."""
-    file = Path(os.environ.get("TESTBED_ENV") or Path(__file__).resolve().parents[2] / ".testbed" / "env")
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return next((shlex.split(line)[0].partition("=")[2] for line in lines if line.startswith("DATABASE_URL=")), "")
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
-    """Of a new, empty database."""
-    if request.param == "sqlite":
-        yield f"sqlite+aiosqlite:///{tmp_path / 'new' / 'stagecoach.db'}"
-        return
-    server = os.environ.get("DATABASE_URL") or database_of_the_testbed()
-    if not server.startswith("postgresql"):
-        if os.environ.get("STAGECOACH_REQUIRE_TESTBED") == "1":
-            pytest.fail("DATABASE_URL names no PostgreSQL: the testbed is not up")
-        pytest.skip("DATABASE_URL names no PostgreSQL; make testbed-up starts one")
-    name = f"test_{secrets.token_hex(6)}"
-    operator = create_async_engine(server, isolation_level="AUTOCOMMIT")
-    try:
-        async with operator.connect() as connection:
-            await connection.execute(text(f"CREATE DATABASE {name}"))
-        yield make_url(server).set(database=name).render_as_string(hide_password=False)
-        async with operator.connect() as connection:
-            await connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    finally:
-        await operator.dispose()
+    return a_transfer(**{"id": transfer_id, "next_check_at": NOW, **changes})
 
 
 @pytest.fixture
@@ -134,6 +118,7 @@ async def test_a_row_comes_back_as_it_was_written(transfers: Transfers) -> None:
         real_path="/scratch/" + "x" * 4000,
         size_bytes=5 * 1024**4,
         digests={"sha256": "ab" * 32},
+        part_digests={"sha256": ("ab" * 32,) * 10_000},
         proved=({"how": "size", "value": "7"},),
         job_log="line\n" * 3000,
         reason="r" * 3000,
@@ -148,6 +133,12 @@ async def test_a_row_comes_back_as_it_was_written(transfers: Transfers) -> None:
     (line,) = await transfers.history(transfer.id)
     assert (line.at, line.state, line.message) == (NOW, State.PREPARING, "Begun: 用.")
     assert await transfers.get("0" * 26) is None
+
+
+async def test_an_archive_whose_size_is_not_known_comes_back_as_it_was_written(transfers: Transfers) -> None:
+    transfer = new_transfer(direction=Direction.DOWNLOAD, archive=Archive.TAR, size_bytes=None)
+    await transfers.add(transfer, "Begun.")
+    assert await transfers.get(transfer.id) == transfer
 
 
 @pytest.mark.parametrize("zone", [UTC, timezone(timedelta(hours=5, minutes=30)), timezone(-timedelta(hours=8))])
@@ -172,7 +163,7 @@ async def test_saving_grows_the_version_and_gives_the_lease_back(transfers: Tran
     await transfers.add(transfer, "Begun.")
     (claimed,) = await transfers.claim_due("w", NOW, LEASE, 10)
     assert (claimed.lease_owner, claimed.version) == ("w", 1)
-    moved = advance(claimed, State.RECEIVING, NOW + timedelta(seconds=3))
+    moved = advance(claimed, Event.PREPARED, NOW + timedelta(seconds=3))
     saved = await transfers.save(moved, "One.", "Two.", next_check_at=None)
     assert (saved.version, saved.lease_owner, saved.lease_until, saved.next_check_at) == (2, None, None, None)
     assert await transfers.get(transfer.id) == saved
@@ -214,6 +205,31 @@ async def test_of_many_who_save_the_same_version_one_wins(url: str, engine: Asyn
     assert found is not None
     assert (found.version, found.bytes_moved) == (2, won.index(True))
     assert len(await transfers.history(transfer.id)) == 2
+
+
+async def test_of_many_who_add_a_row_with_one_key_one_wins(url: str, transfers: Transfers) -> None:
+    engines = [open_engine(url, 2) for _ in range(4)]
+
+    async def add(number: int) -> bool:
+        try:
+            await Transfers(engines[number % 4]).add(new_transfer(idempotency_key="k", request_digest="d"), "Begun.")
+        except RequestUnderWay:
+            return False
+        return True
+
+    try:
+        won = await asyncio.gather(*(add(number) for number in range(16)))
+    finally:
+        for opened in engines:
+            await opened.dispose()
+    assert won.count(True) == 1
+    (row,) = await transfers.page(TransferFilter())
+    assert await transfers.find_by_idempotency_key("alice", "k") == row
+    assert await transfers.find_by_idempotency_key("bob", "k") is None
+    await transfers.add(new_transfer(idempotency_key="k", owner="bob"), "Begun.")
+    failed = await transfers.save(advance(row, Event.FAILED, NOW), "Failed.", next_check_at=None)
+    assert failed.idempotency_key is None
+    await transfers.add(new_transfer(idempotency_key="k"), "Begun anew.")
 
 
 async def test_several_workers_never_take_the_same_row(url: str, transfers: Transfers) -> None:
@@ -332,7 +348,68 @@ async def test_open_transfers_are_counted(transfers: Transfers) -> None:
         (Direction.UPLOAD, State.QUEUED, "alice", "bora"),
     ]:
         await transfers.add(replace(new_transfer(), direction=direction, state=state, owner=owner, system=system), "Begun.")
-    assert await transfers.count_open("alice", "alps") == 3
+    usage = await transfers.usage("alice", "alps", BOUNDS, NOW)
+    assert (usage.open_of_user, usage.open_of_system) == (3, 4)
+
+
+async def test_bytes_that_may_be_in_the_store_are_counted_until_a_transfer_is_cleaned(transfers: Transfers) -> None:
+    for owner, direction, state, size, moved, cleaned in [
+        ("alice", Direction.UPLOAD, State.RECEIVING, 1000, 0, False),
+        ("alice", Direction.UPLOAD, State.FAILED, 200, 0, False),
+        ("alice", Direction.DOWNLOAD, State.STAGED, 30, 30, False),
+        ("alice", Direction.DOWNLOAD, State.MOVING, None, 4, False),
+        ("alice", Direction.UPLOAD, State.DONE, 5 * 1024**4, 5 * 1024**4, True),
+        ("bob", Direction.UPLOAD, State.RECEIVING, 5 * 1024**4, 0, False),
+    ]:
+        row = replace(new_transfer(), owner=owner, direction=direction, state=state, size_bytes=size, bytes_moved=moved)
+        await transfers.add(replace(row, cleaned=cleaned), "Begun.")
+    usage = await transfers.usage("alice", "bora", BOUNDS, NOW)
+    assert (usage.staged_of_user_bytes, usage.staged_bytes) == (1234, 1234 + 5 * 1024**4)
+
+
+async def test_how_long_a_minute_has_been_full_is_told(transfers: Transfers) -> None:
+    bounds = replace(BOUNDS, max_new_transfers_per_minute_per_user=3)
+
+    async def begun(seconds: float) -> None:
+        at = NOW + timedelta(seconds=seconds)
+        row = a_transfer(id=new_transfer_id(at.timestamp(), _dice.getrandbits), created_at=at)
+        await transfers.add(row, "Begun.")
+
+    for seconds in (-100, 0, 10):
+        await begun(seconds)
+    assert (await transfers.usage("alice", "alps", bounds, NOW + timedelta(seconds=20))).full_minute_since is None
+    await begun(15)
+    assert (await transfers.usage("alice", "alps", bounds, NOW + timedelta(seconds=20))).full_minute_since == NOW
+    assert (await transfers.usage("alice", "alps", bounds, NOW + timedelta(seconds=61))).full_minute_since is None
+    assert (await transfers.usage("bob", "alps", bounds, NOW + timedelta(seconds=20))).full_minute_since is None
+
+
+@pytest.mark.parametrize(
+    ("bounds", "refusal"),
+    [
+        (replace(BOUNDS, max_open_transfers_per_user=5), TooManyTransfers),
+        (replace(BOUNDS, max_open_transfers=5), TooManyTransfers),
+        (replace(BOUNDS, max_new_transfers_per_minute_per_user=5), TooManyRequests),
+        (replace(BOUNDS, max_staged_bytes_per_user=5 * 100 + 99), QuotaReached),
+        (replace(BOUNDS, max_staged_bytes=5 * 100), StagingFull),
+    ],
+    ids=["user", "system", "minute", "quota", "staging"],
+)
+async def test_however_many_ask_at_once_no_bound_is_exceeded(
+    url: str, transfers: Transfers, bounds: Bounds, refusal: type[StagecoachError]
+) -> None:
+    engines = [open_engine(url, 2) for _ in range(4)]
+    rows = [replace(new_transfer(), size_bytes=100) for _ in range(20)]
+    try:
+        answers = await asyncio.gather(
+            *(Transfers(engines[n % 4]).add(row, "Begun.", bounds) for n, row in enumerate(rows)), return_exceptions=True
+        )
+    finally:
+        for opened in engines:
+            await opened.dispose()
+    assert sum(answer is None for answer in answers) == 5
+    assert sum(type(answer) is refusal for answer in answers) == 15
+    assert len(await transfers.page(TransferFilter(limit=100))) == 5
 
 
 async def test_a_job_id_that_was_used_again_is_found_newest_first(transfers: Transfers) -> None:
@@ -383,3 +460,296 @@ async def test_many_readers_and_writers_at_once_never_meet_a_locked_database(tra
     await asyncio.gather(*(live(transfer) for transfer in made))
     for transfer in made:
         assert len(await transfers.history(transfer.id)) == 6
+
+
+async def test_what_may_have_something_outside_is_in_the_inventory(engine: AsyncEngine, transfers: Transfers) -> None:
+    inventory = Inventory(engine)
+    over = {"state": State.DONE, "cleaned": True, "job_name": "j"}
+    living, unclean = new_transfer(), replace(new_transfer(state=State.FAILED), next_check_at=None)
+    last_look, gone = new_transfer(**over), replace(new_transfer(**over, system="bora", owner="bob"), next_check_at=None)
+    for transfer in (living, unclean, last_look, gone):
+        await transfers.add(transfer, "made")
+    assert {row.id for row in await inventory.open_rows()} == {living.id, unclean.id, last_look.id}
+    assert set(await inventory.rows([gone.id, living.id, "0" * 26])) == {gone.id, living.id}
+    assert len(await inventory.rows([new_transfer().id for _ in range(1200)] + [gone.id])) == 1
+    assert await inventory.owners() == [("alps", "alice"), ("bora", "bob")]
+    assert {target.transfer_id for target in await inventory.targets(NOW)} == {last_look.id, gone.id}
+    assert await inventory.targets(NOW + timedelta(seconds=1)) == []
+
+
+async def test_rows_that_are_over_for_long_are_forgotten_in_batches_with_all_that_hangs_on_them(
+    engine: AsyncEngine, transfers: Transfers
+) -> None:
+    inventory = Inventory(engine)
+    old = [replace(new_transfer(state=State.DONE, cleaned=True), next_check_at=None) for _ in range(5)]
+    kept = [
+        replace(new_transfer(state=State.DONE, cleaned=False), next_check_at=None),
+        new_transfer(state=State.DONE, cleaned=True),
+    ]
+    for transfer in (*old, *kept):
+        await transfers.add(transfer, "made")
+    assert await inventory.forget_ended(NOW, 100) == 0
+    later = NOW + timedelta(seconds=1)
+    assert [await inventory.forget_ended(later, 3) for _ in range(3)] == [3, 2, 0]
+    assert {row.id for row in await transfers.page(TransferFilter())} == {row.id for row in kept}
+    assert [await transfers.history(row.id) for row in old] == [[]] * 5
+    assert await inventory.without_history() == []
+
+
+async def test_a_row_is_woken_only_as_it_was_seen(engine: AsyncEngine, transfers: Transfers) -> None:
+    inventory = Inventory(engine)
+    row = replace(new_transfer(), next_check_at=None)
+    await transfers.add(row, "made")
+    moved = await transfers.save(row, next_check_at=NOW + timedelta(hours=1))
+    await inventory.wake(row, NOW)
+    assert (await inventory.rows([row.id]))[row.id].next_check_at == NOW + timedelta(hours=1)
+    await inventory.wake(moved, NOW)
+    woken = (await inventory.rows([row.id]))[row.id]
+    assert (woken.next_check_at, woken.version) == (NOW, moved.version)
+
+
+async def test_a_row_without_a_story_and_a_bucket_that_is_no_more(engine: AsyncEngine, transfers: Transfers) -> None:
+    inventory, buckets = Inventory(engine), Buckets(engine)
+    row = new_transfer()
+    await transfers.add(row, "made")
+    async with engine.begin() as connection:
+        await connection.execute(delete(transfer_history))
+    assert [silent.id for silent in await inventory.without_history()] == [row.id]
+    await inventory.tell(row, "Found by an audit.", NOW)
+    assert await inventory.without_history() == []
+    await buckets.remember("stagecoach-alice", "alice", "1", NOW)
+    assert await inventory.buckets() == {"stagecoach-alice": "alice"}
+    await inventory.forget_bucket("stagecoach-alice")
+    assert await inventory.buckets() == {}
+
+
+URL = "https://hooks.example.org/?token=1"
+
+
+async def told_transfer(transfers: Transfers, *events: Event, **changes: object) -> Transfer:
+    """With a webhook, one second from one event to the next."""
+    transfer = new_transfer(webhook_url=URL, **changes)
+    await transfers.add(transfer, "Begun.")
+    for seconds, event in enumerate(events):
+        moved = advance(transfer, event, NOW + timedelta(seconds=seconds))
+        transfer = await transfers.save(moved, f"{event}.", next_check_at=NOW)
+    return transfer
+
+
+async def test_a_change_and_what_is_told_of_it_are_written_together_or_not_at_all(
+    engine: AsyncEngine, transfers: Transfers
+) -> None:
+    deliveries = WebhookDeliveries(engine)
+    transfer = await told_transfer(transfers, Event.PREPARED)
+    assert await deliveries.standing(transfer.id) == (1, None)
+    with pytest.raises(StaleVersion):
+        await transfers.save(replace(advance(transfer, Event.COMPLETED, NOW), version=1), "Never.", next_check_at=NOW)
+    saved = await transfers.save(replace(transfer, bytes_staged=5), "No new state.", next_check_at=NOW)
+    assert await deliveries.standing(transfer.id) == (1, None)
+    await transfers.save(advance(saved, Event.COMPLETED, NOW), next_check_at=NOW)
+    assert await deliveries.standing(transfer.id) == (2, None)
+    quiet = new_transfer()
+    await transfers.add(quiet, "Begun.")
+    await transfers.save(advance(quiet, Event.PREPARED, NOW), next_check_at=NOW)
+    assert await deliveries.standing(quiet.id) == (0, None)
+
+
+async def test_messages_are_taken_in_each_transfers_order_and_only_one_at_a_time(
+    engine: AsyncEngine, transfers: Transfers
+) -> None:
+    deliveries = WebhookDeliveries(engine)
+    events = (Event.PREPARED, Event.COMPLETED, Event.RELEASED)
+    first, second = [await told_transfer(transfers, *events) for _ in range(2)]
+    later = NOW + timedelta(hours=1)
+    taken = await deliveries.claim_due(later, LEASE, 10)
+    assert sorted(delivery.transfer_id for delivery in taken) == sorted([first.id, second.id])
+    assert {delivery.tries for delivery in taken} == {1}
+    assert await deliveries.claim_due(later, LEASE, 10) == []
+    mine = next(delivery for delivery in taken if delivery.transfer_id == first.id)
+    assert (mine.url, json.loads(mine.body)["data"]["state"]) == (URL, "receiving")
+    await deliveries.put_off(mine, later + timedelta(seconds=60), "HTTP 500")
+    assert await deliveries.claim_due(later + timedelta(seconds=20), LEASE, 10) == []
+    assert await deliveries.standing(first.id) == (3, "HTTP 500")
+    later += timedelta(seconds=61)
+    assert await deliveries.claim_due(later, LEASE, 10, without_hosts=["hooks.example.org"]) == []
+    again = {delivery.transfer_id: delivery for delivery in await deliveries.claim_due(later, LEASE, 10)}
+    # The other one's lease ran out meanwhile.
+    assert {delivery.tries for delivery in again.values()} == {2}
+    await deliveries.delivered(again[first.id], later)
+    await deliveries.delivered(taken[1] if taken[1].transfer_id == second.id else taken[0], later)
+    states = []
+    for _ in range(3):
+        for delivery in await deliveries.claim_due(later, LEASE, 10):
+            assert delivery.transfer_id == first.id
+            states.append(json.loads(delivery.body)["data"]["state"])
+            await deliveries.give_up(delivery, "no")
+    assert states == ["staged", "queued"]
+    assert await deliveries.standing(first.id) == (0, "no")
+    assert await deliveries.standing(second.id) == (3, None)
+    await deliveries.end(again[second.id])
+    pending, trouble = await deliveries.standing(second.id)
+    assert (pending, "410" in (trouble or "")) == (0, True)
+    moved = await transfers.save(advance(second, Event.STARTED, NOW), next_check_at=NOW)
+    assert await deliveries.standing(moved.id) == (0, trouble)
+    assert await deliveries.forget(NOW) == 0
+    assert await deliveries.forget(NOW + timedelta(days=1)) == 6
+
+
+async def test_several_workers_never_take_the_same_message(url: str, transfers: Transfers) -> None:
+    made = [await told_transfer(transfers, Event.PREPARED, Event.COMPLETED) for _ in range(30)]
+    engines = [open_engine(url, 2) for _ in range(5)]
+
+    async def take(number: int) -> list[str]:
+        taken: list[str] = []
+        for _ in range(12):
+            for delivery in await WebhookDeliveries(engines[number]).claim_due(NOW + timedelta(seconds=5), LEASE, 4):
+                taken.append(delivery.id)
+                await WebhookDeliveries(engines[number]).delivered(delivery, NOW)
+        return taken
+
+    try:
+        taken = [name for names in await asyncio.gather(*(take(number) for number in range(5))) for name in names]
+    finally:
+        for engine in engines:
+            await engine.dispose()
+    assert len(taken) == len(set(taken)) == 60
+    for transfer in made:
+        mine = [name for name in taken if name.startswith(transfer.id)]
+        assert len(mine) == 2
+
+
+async def test_of_what_is_watched_only_what_changed_is_read(transfers: Transfers) -> None:
+    one, other = new_transfer(), new_transfer()
+    for transfer in (one, other):
+        await transfers.add(transfer, "Begun.")
+    everything = await transfers.changed_since({one.id: 0, other.id: 0, "none": 0})
+    assert {transfer.id: [line.message for line in story] for transfer, story in everything} == {
+        one.id: ["Begun."],
+        other.id: ["Begun."],
+    }
+    assert await transfers.changed_since({one.id: 1, other.id: 1}) == []
+    saved = await transfers.save(advance(one, Event.PREPARED, NOW), "On.", "And on.", next_check_at=NOW)
+    ((found, story),) = await transfers.changed_since({one.id: 1, other.id: 1})
+    assert found == saved
+    assert [line.message for line in story] == ["Begun.", "On.", "And on."]
+    numbers = [line.number for line in story]
+    assert numbers == sorted(set(numbers))
+    assert await transfers.changed_since({}) == []
+
+
+async def test_of_many_workers_one_wins_the_right_to_ask(url: str, engine: AsyncEngine) -> None:
+    engines = [open_engine(url, 2) for _ in range(4)]
+    try:
+        for moment in (NOW, NOW + timedelta(seconds=60)):
+            won = await asyncio.gather(*(SystemPolls(engines[number % 4]).win("alps", moment, 12) for number in range(12)))
+            assert won.count(True) == 1
+    finally:
+        for opened in engines:
+            await opened.dispose()
+    assert await SystemPolls(engine).open_systems(["alps", "bora"], NOW + timedelta(seconds=60)) == ["bora"]
+    assert await SystemPolls(engine).win("bora", NOW + timedelta(seconds=60), 12)
+
+
+async def test_who_needed_fewer_questions_than_reserved_gives_them_back_and_who_dies_does_not(engine: AsyncEngine) -> None:
+    polls = SystemPolls(engine)
+    asked, now = 0, NOW
+    for step in range(120):
+        now = NOW + timedelta(seconds=step / 2)
+        if await polls.win("alps", now, 12):
+            await polls.settle("alps", now, now, 1, 12)
+            asked += 1
+    assert 9 <= asked <= 12
+    died = sum([await polls.win("bora", NOW + timedelta(seconds=step / 2), 12) for step in range(120)])
+    assert died == 4
+    # A clock that went wrong does not keep the others from asking for longer than the rule's longest gap.
+    assert await polls.win("cara", NOW + timedelta(days=1), 12)
+    assert await polls.win("cara", NOW, 12)
+
+
+async def test_followed_jobs_are_left_to_who_asks_and_taken_once_there_is_news(transfers: Transfers, engine: AsyncEngine) -> None:
+    followed = FollowedJobs(engine)
+    waiting = new_transfer(state=State.QUEUED, job_id="7")
+    later = new_transfer(state=State.MOVING, job_id="8", next_check_at=NOW + timedelta(seconds=4))
+    receiving = new_transfer(state=State.RECEIVING, job_id="9")
+    for transfer in (waiting, later, receiving):
+        await transfers.add(transfer, "Begun.")
+    assert await followed.systems_with_due(["alps", "bora"], NOW) == ["alps"]
+    (job,) = await followed.due("alps", NOW, 10)
+    assert (job.transfer_id, job.job_id, job.owner, job.state) == (waiting.id, "7", waiting.owner, State.QUEUED)
+    assert [row.id for row in await transfers.claim_due("w", NOW, LEASE, 9, without_jobs_of=["alps"])] == [receiving.id]
+    assert await transfers.take([replace(job.sight, state=State.MOVING)], "w", NOW, LEASE) == []
+    assert await transfers.take([replace(job.sight, job_id="70")], "w", NOW, LEASE) == []
+    (taken,) = await transfers.take([job.sight], "w", NOW, LEASE)
+    assert taken.lease_owner == "w"
+    assert await transfers.take([job.sight], "other", NOW, LEASE) == []
+    assert await followed.due("alps", NOW, 10) == []
+    assert await transfers.put_off(taken, NOW)
+    (again,) = await followed.due("alps", NOW, 10)
+    await followed.put_off([Postponed(again, NOW + timedelta(seconds=30), 2, "Away.")], NOW)
+    found = await transfers.get(waiting.id)
+    assert found is not None
+    assert (found.failed_looks, found.reason, found.version) == (2, "Away.", 1)
+    assert await followed.due("alps", NOW, 10) == []
+
+
+async def test_a_job_is_followed_until_its_end_is_told(transfers: Transfers, engine: AsyncEngine) -> None:
+    followed = FollowedJobs(engine)
+    soon = NOW + timedelta(hours=1)
+    rows = {
+        "done, still there": new_transfer(state=State.DONE, job_id="1"),
+        "done, and told": new_transfer(state=State.DONE, job_id="2", job_ended=True),
+        "done, and clean": new_transfer(state=State.DONE, job_id="3", cleaned=True),
+        "staged download": new_transfer(state=State.STAGED, direction=Direction.DOWNLOAD, job_id="4", expires_at=soon),
+        "the same, told": new_transfer(
+            state=State.STAGED, direction=Direction.DOWNLOAD, job_id="5", expires_at=soon, job_ended=True
+        ),
+        "the same, over": new_transfer(state=State.STAGED, direction=Direction.DOWNLOAD, job_id="6", expires_at=NOW),
+        "staged upload": new_transfer(state=State.STAGED, job_id="7"),
+        "failed": new_transfer(state=State.FAILED, job_id="8"),
+    }
+    for transfer in rows.values():
+        await transfers.add(transfer, "Begun.")
+    names = {transfer.id: name for name, transfer in rows.items()}
+    due = {names[job.transfer_id] for job in await followed.due("alps", NOW, 10)}
+    assert due == {"done, still there", "staged download"}
+    claimed = await transfers.claim_due("w", NOW, LEASE, 10, without_jobs_of=["alps"])
+    assert {names[transfer.id] for transfer in claimed} == set(rows) - due
+    # The row itself says the same, but knows no time.
+    said = {name for name, row in rows.items() if row.job_is_on_its_way_out}
+    assert said == due | {"the same, over"}
+
+
+async def test_lively_is_what_changed_lately_is_due_and_has_not_arrived(transfers: Transfers, engine: AsyncEngine) -> None:
+    followed = FollowedJobs(engine)
+    old, later = NOW - timedelta(seconds=31), NOW + timedelta(seconds=1)
+    lively = [
+        new_transfer(state=State.QUEUED, job_id="1"),
+        new_transfer(state=State.MOVING, job_id="2"),
+        new_transfer(state=State.RECEIVING, job_id="3", wait=WaitPolicy.IN_JOB),
+    ]
+    others = [
+        new_transfer(state=State.QUEUED, job_id="4", changed_at=old),
+        new_transfer(state=State.MOVING, job_id="5", next_check_at=later),
+        new_transfer(state=State.MOVING, job_id="6", lease_owner="w", lease_until=later),
+        new_transfer(state=State.RECEIVING, job_id="7"),
+        new_transfer(state=State.DONE, job_id="8"),
+        new_transfer(state=State.MOVING, job_id="9", system="bora"),
+    ]
+    for transfer in (*lively, *others):
+        await transfers.add(transfer, "Begun.")
+    found = await followed.lively(["alps"], NOW, 10)
+    assert {sight.transfer_id for sight in found} == {transfer.id for transfer in lively}
+    assert len(await transfers.take(found, "w", NOW - timedelta(seconds=1), LEASE)) == 0
+    assert len(await transfers.take(found, "w", NOW - timedelta(seconds=1), 0.0, due_in_seconds=1)) == 3
+    assert len(await followed.lively(["alps", "bora"], NOW, 10)) == 4
+    assert len(await followed.lively(["alps"], NOW, 2)) == 2
+
+
+async def test_looks_that_end_together_are_put_off_together_and_each_hears_of_its_own(transfers: Transfers) -> None:
+    rows = [new_transfer() for _ in range(20)]
+    for row in rows:
+        await transfers.add(row, "Begun.")
+    await transfers.save(rows[3], next_check_at=NOW)
+    kept = await asyncio.gather(*(transfers.put_off(row, NOW + timedelta(seconds=9)) for row in rows))
+    assert [number for number, was in enumerate(kept) if not was] == [3]
+    assert {row.id for row in await transfers.claim_due("w", NOW, LEASE, 99)} == {rows[3].id}

@@ -44,6 +44,8 @@ def the_line(error: SettingsError) -> str:
     return error.message
 
 
+ANYBODYS = {"any_audience": True}
+
 WRONG = [
     ("server.port", 0, "server.port"),
     ("server.port", 65536, "server.port"),
@@ -53,6 +55,10 @@ WRONG = [
     ("server.public_url", "ftp://x", "server.public_url"),
     ("server.public_url", "https://user:very-secret-1@x", "server.public_url"),
     ("server.prot", 1, "server.prot"),
+    ("server.body_timeout_seconds", 0, "server.body_timeout_seconds"),
+    ("server.cors_origins", ["*"], "server.cors_origins.0"),
+    ("server.cors_origins", ["https://x/"], "server.cors_origins.0"),
+    ("server.trusted_proxies", ["*"], "server.trusted_proxies.0"),
     ("server", None, "server"),
     ("server", "x", "server"),
     ("server", [], "server"),
@@ -60,11 +66,16 @@ WRONG = [
     ("database.url", "mysql://u:very-secret-1@h/d", "database.url"),
     ("database.url", "postgresql://u:very-secret-1@h/d", "database.url"),
     ("database.url", "secret_file:/no/such/file", "database.url"),
+    ("database.url", "postgresql+psycopg://u:very-secret-1@h:very-secret-1/d", "database.url"),
+    ("database.url", "postgresql+psycopg://u:half@very-secret-1@h/d", "database.url"),
+    ("database.url", "postgresql+psycopg://u:p@[h/d", "database.url"),
     ("database.pool_size", 0, "database.pool_size"),
     ("s3.private_url", "s3:9000", "s3.private_url"),
     ("s3.private_url", "http://", "s3.private_url"),
     ("s3.private_url", "http://s3/?x=very-secret-1", "s3.private_url"),
     ("s3.private_url", "http://[::1", "s3.private_url"),
+    ("s3.private_url", "http://s3:99999", "s3.private_url"),
+    ("s3.private_url", "http://s3:very-secret-1/", "s3.private_url"),
     ("s3.private_url", 5, "s3.private_url"),
     ("s3.access_key_id", "secret_file:/no/such/file", "s3.access_key_id"),
     ("s3.secret_access_key", ["very-secret-1"], "s3.secret_access_key"),
@@ -94,13 +105,54 @@ WRONG = [
     ("systems.0.ssh.host", "", "systems.0.ssh.host"),
     ("systems.0.ssh.host_keys", [], "systems.0.ssh.host_keys"),
     ("systems.0.ssh.host_keys", ["AAAA"], "systems.0.ssh.host_keys.0"),
-    ("systems.0.ssh.credentials", {}, "systems.0.ssh.credentials.key_file"),
+    ("systems.0.ssh.credentials", {}, "systems.0.ssh.credentials"),
+    ("systems.0.ssh.credentials", {"key_file": "/k", "certificate_authority": {"key_file": "/ca"}}, "systems.0.ssh.credentials"),
+    (
+        "systems.0.ssh.credentials",
+        {"certificate_file": "/c", "certificate_authority": {"key_file": "/ca"}},
+        "systems.0.ssh.credentials",
+    ),
+    *(
+        (
+            f"systems.0.ssh.credentials.certificate_authority{where}",
+            value,
+            f"systems.0.ssh.credentials.certificate_authority{where}",
+        )
+        for where, value in (
+            ("", {}),
+            ("", {"key_file": "/ca", "signing_service_url": "https://signer"}),
+            ("", {"key_file": "/ca", "signing_service_token": "very-secret-1"}),
+            (".signing_service_url", {"signing_service_url": "http://signer.example.org"}),
+            (".signing_service_url", {"signing_service_url": "https://signer/?token=very-secret-1"}),
+            (".principal", {"key_file": "/ca", "principal": "everybody"}),
+            (".principal", {"key_file": "/ca", "principal": "{user}{home}"}),
+            (".principal", {"key_file": "/ca", "principal": "{user},root"}),
+            (".ttl_seconds", {"key_file": "/ca", "ttl_seconds": 59}),
+            (".ttl_seconds", {"key_file": "/ca", "ttl_seconds": 86401}),
+        )
+    ),
+    *(
+        (f"systems.0.ssh.credentials.service_account{where}", value, f"systems.0.ssh.credentials.service_account{named}")
+        for where, value, named in (
+            ("", {"username": "root"}, ""),
+            (".username", "-uroot", ".username"),
+            ("", {"username": "xfer", "switch_user": ["sudo", "-n"]}, ".switch_user"),
+            ("", {"username": "xfer", "switch_user": ["{user}", "x"]}, ".switch_user"),
+            ("", {"username": "xfer", "switch_user": "sudo -u {user}"}, ".switch_user"),
+            ("", {"username": "xfer", "switch_user": ["sudo", "-u\n{user}"]}, ".switch_user"),
+            ("", {"username": "xfer", "sftp_server": []}, ".sftp_server"),
+            ("", {"username": "xfer", "sftp_server": [""]}, ".sftp_server"),
+        )
+    ),
     ("systems.0.ssh.credentials.key_file", "keys/{user}", "systems.0.ssh.credentials.key_file"),
     ("systems.0.ssh.credentials.key_file", "/keys/../x", "systems.0.ssh.credentials.key_file"),
     ("systems.0.ssh.port", -1, "systems.0.ssh.port"),
     ("systems.0.scheduler", {"kind": "pbs"}, "systems.0.scheduler.kind"),
     ("systems.0.scheduler", {"kind": "local"}, "systems.0"),
     ("systems.0.scheduler", {"binaries": "bin"}, "systems.0.scheduler.binaries"),
+    ("systems.0.parallel", {"nodes": 0}, "systems.0.parallel.nodes"),
+    ("systems.0.parallel", {"nodes": 32, "tasks_per_node": 9}, "systems.0.parallel"),
+    ("systems.0.parallel", {"above_bytes": -1}, "systems.0.parallel.above_bytes"),
     ("systems.0.directives", "--partition=x", "systems.0.directives"),
     ("systems.0.directives", ["--partition x"], "systems.0.directives"),
     ("systems.0.directives", ["partition=x"], "systems.0.directives"),
@@ -118,13 +170,43 @@ WRONG = [
     ("systems.0.mover_concurrency", 0, "systems.0.mover_concurrency"),
     ("systems.0.limits", {"max_file_size_bytes": 0}, "systems.0.limits.max_file_size_bytes"),
     ("systems.0.unknown", 1, "systems.0.unknown"),
-    ("auth.algorithms", ["none"], "auth.algorithms.0"),
-    ("auth.algorithms", ["HS256"], "auth.algorithms.0"),
-    ("auth.algorithms", [], "auth.algorithms"),
-    ("auth.jwks", "", "auth.jwks"),
-    ("auth.clock_skew_seconds", 601, "auth.clock_skew_seconds"),
+    ("auth.issuers", [{"jwks": "k", "algorithms": ["none"]}], "auth.issuers.0.algorithms.0"),
+    ("auth.issuers", [{"jwks": "k", "algorithms": ["HS256"]}], "auth.issuers.0.algorithms.0"),
+    ("auth.issuers", [{"jwks": "k", "algorithms": []}], "auth.issuers.0.algorithms"),
+    ("auth.issuers", [{"jwks": ""}], "auth.issuers.0.jwks"),
+    ("auth.issuers", [{"jwks": "k", "clock_skew_seconds": 601}], "auth.issuers.0.clock_skew_seconds"),
+    ("auth.issuers", [{}], "auth.issuers.0"),
+    ("auth.issuers", [{"issuer": "http://sso.example.org"}], "auth.issuers.0.issuer"),
+    ("auth.issuers", [{"issuer": "https://sso.example.org:99999"}], "auth.issuers.0.issuer"),
+    ("auth.issuers", [{"jwks": "http://sso.example.org/keys"}], "auth.issuers.0.jwks"),
+    ("auth.issuers", [{"jwks": "http://[::1/keys"}], "auth.issuers.0.jwks"),
+    ("auth.issuers", [{"jwks": "k", "user_map": {"a": "alice"}}], "auth.issuers.0"),
+    ("auth.issuers", [{"jwks": "k", "client_id": "cli"}], "auth.issuers.0"),
+    ("auth.issuers", [{"issuer": "https://a.org"}], "auth.issuers.0"),
+    ("auth.issuers", [{"jwks": "https://a.org/keys"}], "auth.issuers.0"),
+    ("auth.issuers", [{"jwks": "k", "audience": "stagecoach", "any_audience": True}], "auth.issuers.0"),
+    ("auth.issuers", [{"issuer": "https://a.org", **ANYBODYS}, {"issuer": "https://b.org", **ANYBODYS}], "auth.issuers"),
+    ("auth.issuers", [{"issuer": "https://a.org", "user_names": "site", **ANYBODYS}] * 2, "auth.issuers"),
+    (
+        "auth.issuers",
+        [{"issuer": "https://a.org", "user_names": "site", **ANYBODYS}, {"jwks": "k", "user_names": "site"}],
+        "auth.issuers",
+    ),
+    ("auth.jwks", "jwks.json", "auth.jwks"),
+    ("accounts", {"registration": "open", "name_is_user": True}, "accounts"),
+    ("accounts.registration", "ajar", "accounts.registration"),
+    ("personal_tokens.max_days", 0, "personal_tokens.max_days"),
     ("worker.poll_min_seconds", 0, "worker.poll_min_seconds"),
     ("worker.lease_seconds", 1, "worker.lease_seconds"),
+    ("webhooks.allowed_hosts", ["https://x.example.org"], "webhooks.allowed_hosts"),
+    ("webhooks.allowed_hosts", ["x.example.org/path"], "webhooks.allowed_hosts"),
+    ("webhooks.allowed_hosts", ["*"], "webhooks.allowed_hosts"),
+    ("webhooks.allowed_hosts", ["*.*.org"], "webhooks.allowed_hosts"),
+    ("webhooks.allowed_hosts", ["x.example.org"], "webhooks"),
+    ("webhooks.signing_secret", "very-secret-1", "webhooks"),
+    ("webhooks.max_tries", 0, "webhooks.max_tries"),
+    ("events.poll_seconds", 0, "events.poll_seconds"),
+    ("events.max_streams_per_user", 0, "events.max_streams_per_user"),
     ("log.level", "loud", "log.level"),
 ]
 
@@ -150,6 +232,14 @@ def test_several_wrong_settings_give_one_line_that_counts_the_others() -> None:
     with pytest.raises(SettingsError) as wrong:
         settings_from({"server": {"port": 0}, "log": {"level": "loud"}, "x": 1})
     assert "(2 more)" in the_line(wrong.value)
+
+
+def test_a_local_system_has_no_several_tasks() -> None:
+    document = changed("systems.0.scheduler", {"kind": "local", "state_directory": "/jobs"})
+    settings_from(document)
+    document["systems"][0]["parallel"] = {"nodes": 2}
+    with pytest.raises(SettingsError, match="parallel needs scheduler kind slurm"):
+        settings_from(document)
 
 
 def test_two_systems_of_one_name_are_refused() -> None:
@@ -297,3 +387,20 @@ def test_settings_never_change() -> None:
         settings.server.port = 1  # type: ignore[misc]
     with pytest.raises(ValueError):
         settings.s3 = settings.s3  # type: ignore[misc]
+
+
+def test_each_way_in_is_understood() -> None:
+    authority = {"key_file": "/ca", "principal": "hpc-{user}"}
+    for credentials, login in (
+        ({"key_file": "/keys/{user}"}, "alice"),
+        ({"certificate_authority": authority}, "alice"),
+        ({"certificate_authority": {"signing_service_url": "https://signer/v1", "signing_service_token": "t"}}, "alice"),
+        ({"certificate_authority": {"signing_service_url": "http://127.0.0.1:9/v1"}}, "alice"),
+        ({"certificate_authority": authority, "service_account": {"username": "xfer"}}, "xfer"),
+    ):
+        ssh = settings_from(changed("systems.0.ssh.credentials", credentials)).systems[0].ssh
+        assert ssh is not None
+        assert ssh.credentials.login_name("alice") == login
+        if ssh.credentials.service_account is not None:
+            switched = ssh.credentials.service_account.switched("alice", ["id", "-u"])
+            assert switched == ["sudo", "-n", "-u", "alice", "--", "id", "-u"]

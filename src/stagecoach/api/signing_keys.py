@@ -15,7 +15,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
 from stagecoach.core.errors import SettingsError
-from stagecoach.settings import AuthSettings
+from stagecoach.settings import IssuerSettings
 
 
 def ensure_signing_key(key_file: Path, jwks_file: Path) -> ECKey:
@@ -37,16 +37,16 @@ def ensure_signing_key(key_file: Path, jwks_file: Path) -> ECKey:
     return key
 
 
-def sign_token(key: ECKey, username: str, ttl_seconds: int, auth: AuthSettings, *, is_admin: bool = False) -> str:
-    """A token for ``username`` that a service with these ``auth`` settings believes."""
+def sign_token(key: ECKey, username: str, ttl_seconds: int, issuer: IssuerSettings, *, is_admin: bool = False) -> str:
+    """A token for ``username`` that a service with these ``issuer`` settings believes."""
     now = int(time.time())
-    claims: dict[str, object] = {"sub": username, auth.username_claim: username, "iat": now, "exp": now + ttl_seconds}
-    if auth.issuer is not None:
-        claims["iss"] = auth.issuer
-    if auth.audience is not None:
-        claims["aud"] = auth.audience
+    claims: dict[str, object] = {"sub": username, issuer.username_claim: username, "iat": now, "exp": now + ttl_seconds}
+    if issuer.issuer is not None:
+        claims["iss"] = issuer.issuer
+    if issuer.audience is not None:
+        claims["aud"] = issuer.audience
     if is_admin:
-        claims[auth.admin_claim] = [auth.admin_role]
+        claims[issuer.admin_claim] = [issuer.admin_role]
     return jwt.encode({"alg": "ES256", "kid": key.kid}, claims, key)
 
 

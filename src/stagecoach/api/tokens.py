@@ -1,50 +1,44 @@
-"""Believes or refuses bearer tokens: JWTs checked against the issuer's public keys (RFC 7519, RFC 7517)."""
+"""Believes or refuses the JWTs of the issuers that the settings name (RFC 7519).
+
+The issuer is picked by what the token claims, unverified; then only that issuer's keys, algorithms, audience and claims
+count, so one issuer can never speak for another.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import base64
+import binascii
 import json
-import logging
-import re
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import httpx
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
-from stagecoach.core.access import Caller
-from stagecoach.core.errors import NotAuthenticated, SettingsError, StagecoachError, Unavailable
-from stagecoach.settings import AuthSettings
-
-log = logging.getLogger(__name__)
+from stagecoach.api.issuer_keys import IssuerKeys
+from stagecoach.core.access import Caller, Credential, CredentialKind, scopes_of
+from stagecoach.core.accounts import is_username
+from stagecoach.core.errors import NotAuthenticated
+from stagecoach.settings import AuthSettings, IssuerSettings
 
 MAX_TOKEN_LENGTH = 16 * 1024
-# An unknown key id makes us read the keys again, but a stream of forged tokens must not become a stream of requests.
-MIN_REFRESH_SECONDS = 30.0
-KEYS_LIFE_SECONDS = 3600.0
-FETCH_SECONDS = 5.0
-# Lone surrogates, which JSON can hold, are no text that a database or an answer could carry.
-_USERNAME = re.compile(r"[^\x00-\x20\x7f/\ud800-\udfff]{1,64}")
-
-log = logging.getLogger(__name__)
+# An exp may be any number that JSON can write.
+MAX_EPOCH_SECONDS = 2**53
+# What Keycloak calls tokens that are for the client alone; an ID token of any provider has at_hash beside an access token.
+_OTHER_KINDS = ("ID", "Refresh", "Offline", "Logout")
+_NOT_OURS = "The token is not one of an issuer this service trusts."
 
 
 class TokenChecker:
-    """Holds the issuer's public keys and reads them again when a key id is unknown or they are an hour old."""
+    """All issuers of a service, each with its keys."""
 
     def __init__(self, settings: AuthSettings, clock: Callable[[], float] = time.time) -> None:
-        self._settings = settings
         self._clock = clock
-        self._keys: KeySet | None = None
-        self._read_at = self._tried_at = float("-inf")
-        self._tried_at = float("-inf")
-        self._reading = asyncio.Lock()
+        self._keys = [(issuer, IssuerKeys(issuer, clock)) for issuer in settings.issuers]
 
-    async def caller(self, token: str) -> Caller:
+    async def believe(self, token: str) -> Credential:
         """Who holds this token.
 
         Raises:
@@ -53,77 +47,74 @@ class TokenChecker:
         """
         if len(token) > MAX_TOKEN_LENGTH:
             raise NotAuthenticated("The token is too long to be one.")
-        claims = await self._claims(token)
-        name = claims.get(self._settings.username_claim)
-        if not isinstance(name, str) or not _USERNAME.fullmatch(name) or name in {".", ".."}:
-            raise NotAuthenticated(f"The token's claim {self._settings.username_claim} does not name a user.")
-        roles = claims.get(self._settings.admin_claim)
-        held = roles if isinstance(roles, list) else [roles]
-        return Caller(username=name, is_admin=self._settings.admin_role in held)
+        issuer, keys = self._issuer_of(token)
+        claims = await self._claims(token, issuer, keys)
+        name = _username(issuer, claims.get(issuer.username_claim))
+        believed_until = float(min(claims["exp"], MAX_EPOCH_SECONDS)) + issuer.clock_skew_seconds
+        scopes = scopes_of(is_admin=_is_admin(issuer, claims.get(issuer.admin_claim)))
+        return Credential(CredentialKind.ISSUED, name, believed_until, scopes)
 
-    async def _claims(self, token: str) -> dict[str, Any]:
-        settings = self._settings
-        now = self._clock()
-        keys = await self._keys_not_older_than(now - KEYS_LIFE_SECONDS)
+    def seconds_left(self, caller: Caller) -> float:
+        """For how long what the caller came with is still believed; not above zero once it is not."""
+        return caller.token_expires_at - self._clock()
+
+    async def read_keys(self, issuer: IssuerSettings) -> None:
+        """Read one issuer's keys now. Raises SettingsError or Unavailable, naming the setting, when that fails."""
+        for settings, keys in self._keys:
+            if settings == issuer:
+                await keys.read()
+
+    def _issuer_of(self, token: str) -> tuple[IssuerSettings, IssuerKeys]:
+        claimed = _claimed_issuer(token)
+        for issuer, keys in self._keys:
+            if issuer.issuer is None or issuer.issuer == claimed:
+                return issuer, keys
+        raise NotAuthenticated(_NOT_OURS)
+
+    async def _claims(self, token: str, issuer: IssuerSettings, issuer_keys: IssuerKeys) -> dict[str, Any]:
         try:
-            decoded = _decode(token, keys, list(settings.algorithms))
+            decoded = _decode(token, await issuer_keys.current(), list(issuer.algorithms))
         except ValueError:
             # Perhaps signed by a key that is newer than what we read.
-            keys = await self._keys_not_older_than(now - MIN_REFRESH_SECONDS)
             try:
-                decoded = _decode(token, keys, list(settings.algorithms))
+                decoded = _decode(token, await issuer_keys.newest(), list(issuer.algorithms))
             except ValueError as error:
-                raise NotAuthenticated("The token is not one of an issuer this service trusts.") from error
+                raise NotAuthenticated(_NOT_OURS) from error
+        if decoded.get("typ") in _OTHER_KINDS or "at_hash" in decoded:
+            raise NotAuthenticated("The token does not hold: it is an identity provider's token, but no access token.")
         required: dict[str, Any] = {"exp": {"essential": True}}
-        if settings.issuer is not None:
-            required["iss"] = {"essential": True, "value": settings.issuer}
-        if settings.audience is not None:
-            required["aud"] = {"essential": True, "value": settings.audience}
-        registry = jwt.JWTClaimsRegistry(now=int(self._clock()), leeway=settings.clock_skew_seconds, **required)
+        if issuer.issuer is not None:
+            required["iss"] = {"essential": True, "value": issuer.issuer}
+        if issuer.audience is not None:
+            required["aud"] = {"essential": True, "value": issuer.audience}
+        registry = jwt.JWTClaimsRegistry(now=int(self._clock()), leeway=issuer.clock_skew_seconds, **required)
         try:
             registry.validate(decoded)
         except JoseError as error:
             raise NotAuthenticated(f"The token does not hold: {_plain_claim_error(error)}.") from error
         return decoded
 
-    async def read_keys(self) -> None:
-        """Read the issuer's keys now. Raises SettingsError or Unavailable, naming auth.jwks, when that fails."""
-        self._tried_at = self._clock()
-        self._keys = await self._fetch_keys()
-        self._read_at = self._clock()
 
-    async def _keys_not_older_than(self, moment: float) -> KeySet:
-        """Keys read since ``moment`` if they can be had; else those we have, and only without any is it an error.
+def _username(issuer: IssuerSettings, claim: object) -> str:
+    if isinstance(claim, str) and issuer.user_names == "mapped":
+        claim = issuer.user_map.get(claim)
+    if not isinstance(claim, str) or not is_username(claim):
+        raise NotAuthenticated(f"The token's claim {issuer.username_claim} does not name a user.")
+    return claim
 
-        One reading at a time, and not again for a while after one that failed: neither a stream of forged tokens nor
-        an issuer that is down may hold up those whose tokens are good.
-        """
-        if self._keys is None or self._read_at < moment:
-            async with self._reading:
-                may_try = self._clock() - self._tried_at >= MIN_REFRESH_SECONDS
-                if (self._keys is None or self._read_at < moment) and may_try:
-                    try:
-                        await self.read_keys()
-                    except StagecoachError as error:
-                        log.warning("the token issuer's keys could not be read: %s", error.message)
-        if self._keys is None:
-            raise Unavailable("The token issuer's keys cannot be read now; try again in a minute.")
-        return self._keys
 
-    async def _fetch_keys(self) -> KeySet:
-        source = self._settings.jwks
-        try:
-            if source.startswith(("https://", "http://")):
-                async with httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False) as client:
-                    answer = await client.get(source)
-                    answer.raise_for_status()
-                    return KeySet.import_key_set(answer.json())
-            text = await asyncio.to_thread(Path(source).read_text, encoding="utf-8")
-            return KeySet.import_key_set(json.loads(text))
-        except httpx.HTTPError as error:
-            raise Unavailable(f"auth.jwks: {source} does not answer ({type(error).__name__}).") from error
-        except (OSError, ValueError, JoseError, KeyError, TypeError) as error:
-            raise SettingsError(f"auth.jwks: {source} holds no readable key set ({type(error).__name__}).") from error
+def _is_admin(issuer: IssuerSettings, roles: object) -> bool:
+    return issuer.names_administrators and issuer.admin_role in (roles if isinstance(roles, list) else [roles])
+
+
+def _claimed_issuer(token: str) -> object:
+    """What the token says of itself, not believed yet; None where it says nothing that can be read."""
+    pieces = token.split(".")
+    try:
+        payload = json.loads(base64.urlsafe_b64decode(pieces[1] + "=" * (-len(pieces[1]) % 4)))
+    except (IndexError, ValueError, binascii.Error, RecursionError):
+        return None
+    return payload.get("iss") if isinstance(payload, dict) else None
 
 
 def _decode(token: str, keys: KeySet, algorithms: list[str]) -> dict[str, Any]:

@@ -7,15 +7,21 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-from stagecoach.api.access import CurrentCaller, Tools
+from stagecoach.api.access import Tools, TransfersReader, TransfersWriter
+from stagecoach.api.audit_trail import CurrentTrail
 from stagecoach.api.problems import PROBLEM_ANSWERS
+from stagecoach.core.access import Caller
+from stagecoach.core.audit_log import Act
 from stagecoach.core.errors import Conflict
-from stagecoach.core.transfer import MEANING, Direction, State, Transfer, TransferFilter
+from stagecoach.core.transfer import MEANING, Direction, State, TransferFilter
 from stagecoach.flows.cancel_transfer import cancel_transfer
 from stagecoach.flows.finish_transfer import finish_transfer, list_parts
-from stagecoach.flows.show_transfers import list_transfers, show_history, show_transfer
+from stagecoach.flows.retry_transfer import retry_transfer
+from stagecoach.flows.show_transfers import list_transfers, show_history, show_own_transfer, show_webhook
 from stagecoach.flows.sign_urls import sign_download_url, sign_head_url
+from stagecoach.flows.toolbox import Toolbox
 from stagecoach.wire import transfers as wire
+from stagecoach.wire.views import view
 
 router = APIRouter(prefix="/transfers", tags=["transfers"], responses=PROBLEM_ANSWERS)
 # PostgreSQL takes no NUL in a text.
@@ -25,7 +31,7 @@ TransferId = Annotated[str, Path(max_length=64, description="A transfer's id.")]
 
 @router.get("", summary="List transfers")
 async def get_transfers(
-    caller: CurrentCaller,
+    caller: TransfersReader,
     tools: Tools,
     system: Annotated[str | None, Query(max_length=64, pattern=NO_NUL)] = None,
     direction: Direction | None = None,
@@ -46,24 +52,45 @@ async def get_transfers(
 
 
 @router.get("/{transfer_id}", summary="Show a transfer")
-async def get_transfer(transfer_id: TransferId, caller: CurrentCaller, tools: Tools) -> wire.TransferDetail:
+async def get_transfer(transfer_id: TransferId, caller: TransfersReader, tools: Tools) -> wire.TransferDetail:
     """State, bytes, rate, job, the reason in plain words, and the story so far."""
     transfer, history = await show_history(tools, caller, transfer_id)
     lines = [wire.HistoryLine(at=line.at, state=line.state.value, message=line.message) for line in history]
-    return wire.TransferDetail(**view(transfer).model_dump(), history=lines, job_log=transfer.job_log)
+    webhook = await show_webhook(tools, transfer)
+    return wire.TransferDetail(
+        **view(transfer).model_dump(),
+        history=lines,
+        job_log=transfer.job_log,
+        webhook=wire.WebhookView(host=webhook.host, pending=webhook.pending, trouble=webhook.trouble) if webhook else None,
+    )
 
 
 @router.delete("/{transfer_id}", summary="Cancel a transfer")
-async def delete_transfer(transfer_id: TransferId, caller: CurrentCaller, tools: Tools) -> wire.TransferView:
-    """Cancels in any state and leaves nothing: no job, multipart, object or temporary file.
+async def delete_transfer(
+    transfer_id: TransferId, caller: TransfersWriter, tools: Tools, trail: CurrentTrail
+) -> wire.TransferView:
+    """Cancels in any state and leaves nothing: no job, multipart, object or temporary file. Of a failed transfer, what is
+    kept for a retry is removed.
 
     The answer says ``cancelled``, or ``cancelling`` where the scheduler takes its time; the service sees it through.
     """
-    return view(await cancel_transfer(tools, caller, transfer_id))
+    async with trail.of(Act.TRANSFER_CANCELLED, transfer_id):
+        return view(await cancel_transfer(tools, caller, transfer_id))
+
+
+@router.post("/{transfer_id}/retry", summary="Go on with a failed transfer")
+async def post_retry(transfer_id: TransferId, caller: TransfersWriter, tools: Tools, trail: CurrentTrail) -> wire.TransferView:
+    """Continues from what is staged, while `retryUntil` lasts; nothing that arrived is sent again.
+
+    An upload that was whole is brought to the cluster by another job (`staged`); one whose parts were still being put is
+    open again (`receiving`: see its parts); a download's next job goes on where the last one stopped (`queued`).
+    """
+    async with trail.of(Act.TRANSFER_RETRIED, transfer_id):
+        return view(await retry_transfer(tools, caller, transfer_id))
 
 
 @router.get("/{transfer_id}/parts", summary="Show an upload's parts, with fresh URLs for what is missing")
-async def get_parts(transfer_id: TransferId, caller: CurrentCaller, tools: Tools) -> wire.PartsView:
+async def get_parts(transfer_id: TransferId, caller: TransfersWriter, tools: Tools) -> wire.PartsView:
     """What the store has; continue an interrupted upload with this."""
     report = await list_parts(tools, caller, transfer_id)
     plan = report.transfer.plan
@@ -87,21 +114,32 @@ async def get_parts(transfer_id: TransferId, caller: CurrentCaller, tools: Tools
 
 @router.post("/{transfer_id}/finish", summary="Say that the client's side is through")
 async def post_finish(
-    transfer_id: TransferId, caller: CurrentCaller, tools: Tools, request: wire.FinishRequest | None = None
+    transfer_id: TransferId,
+    caller: TransfersWriter,
+    tools: Tools,
+    trail: CurrentTrail,
+    request: wire.FinishRequest | None = None,
 ) -> wire.TransferView:
     """Upload: all parts are put (completed by the client or, if not, by this call); the staging job starts at once.
     Download: the client has the file; the staged object is removed."""
-    digests = {"sha256": request.sha256.lower()} if request is not None and request.sha256 else None
-    etag = request.etag if request is not None else None
-    return view(await finish_transfer(tools, caller, transfer_id, digests, etag))
+    request = request or wire.FinishRequest()
+    async with trail.of(Act.TRANSFER_FINISHED, transfer_id):
+        return view(await finish_transfer(tools, caller, transfer_id, request.whole, request.etag, request.parts))
 
 
 @router.get("/{transfer_id}/download-url", summary="Sign the download URL again")
-async def get_download_url(transfer_id: TransferId, caller: CurrentCaller, tools: Tools) -> wire.DownloadUrl:
+async def get_download_url(
+    transfer_id: TransferId, caller: TransfersWriter, tools: Tools, trail: CurrentTrail
+) -> wire.DownloadUrl:
     """A fresh URL of a staged download."""
-    transfer = await show_transfer(tools, caller, transfer_id)
+    async with trail.of(Act.DOWNLOAD_URL_SIGNED, transfer_id):
+        return await _download_url(tools, caller, transfer_id)
+
+
+async def _download_url(tools: Toolbox, caller: Caller, transfer_id: str) -> wire.DownloadUrl:
+    transfer = await show_own_transfer(tools, caller, transfer_id)
     if transfer.direction is not Direction.DOWNLOAD:
-        raise Conflict("This is an upload; it has nothing to download.", data={"state": transfer.state.value})
+        raise Conflict("This is no download; it has nothing to fetch.", data={"state": transfer.state.value})
     if transfer.state is not State.STAGED:
         raise Conflict(
             f"The download is {transfer.state}: {MEANING[transfer.state]} Its URL works while it is staged.",
@@ -112,34 +150,4 @@ async def get_download_url(transfer_id: TransferId, caller: CurrentCaller, tools
         ends = min(ends, transfer.expires_at)
     return wire.DownloadUrl(
         download_url=sign_download_url(tools, transfer), head_url=sign_head_url(tools, transfer), expires_at=ends
-    )
-
-
-def view(transfer: Transfer) -> wire.TransferView:
-    """What its owner is shown."""
-    return wire.TransferView(
-        id=transfer.id,
-        owner=transfer.owner,
-        system=transfer.system,
-        direction=transfer.direction.value,
-        path=transfer.path,
-        size_bytes=transfer.size_bytes,
-        state=transfer.state.value,
-        meaning=MEANING[transfer.state],
-        code=transfer.code,
-        reason=transfer.reason or transfer.job_reason,
-        bytes_staged=transfer.bytes_staged,
-        bytes_moved=transfer.bytes_moved,
-        rate_bytes_per_second=transfer.rate_bytes_per_second,
-        part_size_bytes=transfer.part_size_bytes,
-        part_count=transfer.part_count,
-        account=transfer.account,
-        job_id=transfer.job_id,
-        job_state=transfer.job_state,
-        job_reason=transfer.job_reason,
-        proved=tuple(wire.Proof(**entry) for entry in transfer.proved),
-        created_at=transfer.created_at,
-        updated_at=transfer.updated_at,
-        expires_at=transfer.expires_at,
-        ended_at=transfer.ended_at,
     )

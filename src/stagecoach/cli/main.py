@@ -7,6 +7,8 @@ import typer
 from stagecoach.cli import transfers
 from stagecoach.cli.cp import cp
 from stagecoach.cli.login import login
+from stagecoach.cli.logout import logout
+from stagecoach.cli.ls import ls
 from stagecoach.cli.running import EXIT_CODES
 
 app = typer.Typer(
@@ -18,5 +20,7 @@ app = typer.Typer(
 )
 PANEL = "Move files"
 app.command(rich_help_panel=PANEL, epilog=EXIT_CODES)(login)
+app.command(rich_help_panel=PANEL, epilog=EXIT_CODES)(logout)
 app.command(rich_help_panel=PANEL, epilog=EXIT_CODES)(cp)
+app.command(rich_help_panel=PANEL, epilog=EXIT_CODES)(ls)
 app.add_typer(transfers.app, name="transfers", rich_help_panel=PANEL, epilog=EXIT_CODES)

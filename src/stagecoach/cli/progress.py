@@ -50,7 +50,7 @@ class Legs(Ongoing):
         self._add(transfer.direction)
         done = transfer.size_bytes if transfer.state in {"done", "staged"} else transfer.bytes_moved
         staged = transfer.direction == "upload" and transfer.state not in {"preparing", "receiving"}
-        if staged:
+        if staged and transfer.size_bytes is not None:
             self.client_leg(transfer.size_bytes)
         if transfer.direction == "download" or staged:
             self._bars.update(self._bars.task_ids[self._tasks["cluster"]], completed=done, total=transfer.size_bytes)

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
+import typer
+
 from stagecoach.wire.transfers import TransferView
 
 _REMOTE = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*):(/.*)", re.DOTALL)
@@ -23,6 +25,14 @@ def as_remote(place: str) -> Remote | None:
     """None for a local path; one that looks like a remote place is written with ``./`` in front."""
     found = _REMOTE.fullmatch(place)
     return Remote(found[1], found[2]) if found else None
+
+
+def require_text(path: str) -> None:
+    """Raises BadParameter for a path that no request can carry."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise typer.BadParameter("a path on a system is UTF-8 text; give it another name") from None
 
 
 def plain(text: str) -> str:
@@ -46,6 +56,8 @@ def local_time(time: datetime | None) -> str:
 
 def summary(transfer: TransferView) -> str:
     """One line."""
-    arrow = "→" if transfer.direction == "upload" else "←"
-    line = f"{transfer.id}  {transfer.state}  {arrow} {transfer.system}:{transfer.path}  {size(transfer.size_bytes)}"
+    known = "size not known yet" if transfer.size_bytes is None else size(transfer.size_bytes)
+    arrow = {"upload": "→", "download": "←"}.get(transfer.direction, transfer.operation or "")
+    source = f"{transfer.source_path} → " if transfer.source_path is not None else ""
+    line = f"{transfer.id}  {transfer.state}  {arrow} {transfer.system}:{source}{transfer.path}  {known}"
     return plain(f"{line}  {transfer.reason}" if transfer.reason and transfer.state != "done" else line)

@@ -1,6 +1,6 @@
 """Asks the service over HTTP and has patience: what may pass is asked again, as the service says or with growing pauses.
 
-Only questions that may be asked twice are asked twice; beginning a transfer is none of them.
+Only questions that may be asked twice are asked twice; beginning a transfer is one only by its idempotency key.
 """
 
 from __future__ import annotations
@@ -8,18 +8,27 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 
 from stagecoach.client.errors import ServiceError
 
+NO_CONTENT = 204
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 15.0
+
+
+class TokenSource(Protocol):
+    """Has a token that holds; asked for each request, and again with one that the service refused."""
+
+    async def __call__(self, refused: str | None = None) -> str:
+        """Raises ServiceError when there is none."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -31,13 +40,33 @@ class Clock:
     chance: Callable[[], float] = random.random
 
 
+class _Bearer(httpx.Auth):
+    """Puts the token on each request; None puts none."""
+
+    def __init__(self, token: str | TokenSource | None) -> None:
+        self._token = token
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        if self._token is None or isinstance(self._token, str):
+            if self._token is not None:
+                request.headers["Authorization"] = f"Bearer {self._token}"
+            yield request
+            return
+        token = await self._token()
+        request.headers["Authorization"] = f"Bearer {token}"
+        answer = yield request
+        if answer.status_code == 401 and (fresh := await self._token(token)) != token:
+            request.headers["Authorization"] = f"Bearer {fresh}"
+            yield request
+
+
 class Asking:
-    """One service, one token. Raises ServiceError and nothing else."""
+    """One service, one caller. Raises ServiceError and nothing else."""
 
     def __init__(
         self,
         url: str,
-        token: str,
+        token: str | TokenSource | None,
         *,
         timeout_seconds: float,
         patience_seconds: float,
@@ -47,9 +76,7 @@ class Asking:
         self.url = url.rstrip("/")
         self.clock = clock or Clock()
         self._patience_seconds = patience_seconds
-        self._http = httpx.AsyncClient(
-            base_url=self.url, headers={"Authorization": f"Bearer {token}"}, timeout=timeout_seconds, transport=transport
-        )
+        self._http = httpx.AsyncClient(base_url=self.url, auth=_Bearer(token), timeout=timeout_seconds, transport=transport)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -63,6 +90,8 @@ class Asking:
             # The library's own text may hold the address with all that stands in it.
             message = f"The service at {self._host()} cannot be reached ({type(error).__name__})."
             raise ServiceError(0, "service_unreachable", message, transfer_id=transfer_id) from None
+        if answer.status_code == NO_CONTENT:
+            return None
         if answer.is_success:
             try:
                 return answer.json()

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from stagecoach.client.asking import TokenSource
 from stagecoach.client.errors import ServiceError, TransferFailed
-from stagecoach.client.journal import Journal, Record, file_identity, state_home
-from stagecoach.client.legs import UploadLeg, fetch_object
+from stagecoach.client.journal import Journal, Record, state_home
+from stagecoach.client.legs import UploadLeg, fetch_object, real_target
 from stagecoach.client.moving import ReportBytes
 from stagecoach.client.results import CarriedTransfer
 from stagecoach.client.service import ENDS, OnLook, Service, require_hope
+from stagecoach.client.sources import Source, look_at_source
+from stagecoach.client.targets import remove_hidden, require_place
+from stagecoach.mover.stagecoach_mover import MOST_CONNECTIONS
 from stagecoach.wire.firecrest import S3Directives, TransferAnswer
 from stagecoach.wire.transfers import TransferView
 
@@ -25,6 +30,9 @@ T = TypeVar("T")
 class Client(Service):
     """Speaks to one service as the holder of ``token``. Use as ``async with Client(url, token) as client``.
 
+    ``token`` may be a TokenSource, which is asked for each request: for tokens that run out before a transfer is done.
+    ``connections`` to the store at once for one transfer, 1 to 64; without it, as many as measurably help.
+
     ``upload``, ``download`` and ``resume`` take three callbacks: ``report`` gets the bytes of the client's own leg so
     far, ``on_look`` sees the transfer again and again while the cluster's leg runs, ``on_begun`` gets its id. Whatever
     ends one of them before its time (a cancelled task, a crash), ``resume`` goes on with the transfer later.
@@ -34,8 +42,19 @@ class Client(Service):
         TransferFailed: a leg failed; the message says why.
     """
 
-    def __init__(self, url: str, token: str, *, state_directory: Path | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str | TokenSource | None,
+        *,
+        state_directory: Path | None = None,
+        connections: int | None = None,
+        **options: Any,
+    ) -> None:
+        if connections is not None and not 1 <= connections <= MOST_CONNECTIONS:
+            raise ValueError(f"connections: {connections} is not between 1 and {MOST_CONNECTIONS}")
         super().__init__(url, token, **options)
+        self._connections = connections
         self._state_directory = state_directory or state_home()
 
     async def upload(
@@ -46,16 +65,32 @@ class Client(Service):
         report: ReportBytes | None = None,
         *,
         account: str | None = None,
+        sha256: str | None = None,
         on_look: OnLook | None = None,
         on_begun: OnBegun | None = None,
     ) -> CarriedTransfer:
-        """Send a file and wait until it is at its place on the system."""
-        source = await asyncio.to_thread(_absolute, Path(local))
-        identity = await asyncio.to_thread(_source_identity, source)
-        record = Record(self.url, system, "upload", remote_path, str(source), identity)
-        beginning = self.begin_upload(system, remote_path, identity[0], account=account)
+        """Send a file, or a directory with all that is in it, and wait until it is at its place on the system.
+
+        A directory becomes a new one there: nothing but an empty directory may stand at ``remote_path``.
+
+        Every part is compared all the way in any case. ``sha256`` (hex), where a file's is known from elsewhere, proves on
+        the cluster that the file is still what it was when that was computed.
+        """
+        path = await asyncio.to_thread(_absolute, Path(local))
+        source = await asyncio.to_thread(look_at_source, path)
+        if source.is_tree and sha256 is not None:
+            raise TransferFailed("A directory has no SHA-256; it can be given for a file.", "digest_refused")
+        record = Record(self.url, system, "upload", remote_path, str(path), source.identity)
+        beginning = self.begin_upload(
+            system, remote_path, source.size_bytes, account=account, archive=source.is_tree, sha256=sha256
+        )
         begun = await self._begun(beginning, record, on_begun)
-        return await self._send(begun.transfer_id, source, identity, report, on_look, begun.transfer_directives)
+        if source.is_tree and on_look is not None:
+            # Only now is it known how much there is to send.
+            on_look(await self.transfer(begun.transfer_id))
+        # One that was begun before and takes no parts any more has no URLs: then the service is asked where it stands.
+        directives = begun.transfer_directives if begun.transfer_directives.parts_upload_urls else None
+        return await self._send(begun.transfer_id, source, report, on_look, directives)
 
     async def download(
         self,
@@ -65,17 +100,20 @@ class Client(Service):
         report: ReportBytes | None = None,
         *,
         account: str | None = None,
+        archive: bool = False,
         on_look: OnLook | None = None,
         on_begun: OnBegun | None = None,
     ) -> CarriedTransfer:
-        """Fetch a file; ``local`` is replaced only when all of it is here and verified."""
+        """Fetch a file; ``local`` is replaced only when all of it is here and verified.
+
+        With ``archive`` it is a directory that is fetched, with all that is in it; nothing but an empty directory may
+        stand at ``local``.
+        """
         target = await asyncio.to_thread(_absolute, Path(local))
-        if not await asyncio.to_thread(target.parent.is_dir):
-            raise TransferFailed(f"There is no directory {target.parent} to put the file into.", "target_missing_directory")
-        if await asyncio.to_thread(target.is_dir):
-            raise TransferFailed(f"{target} is a directory; name the file.", "target_is_directory")
+        await asyncio.to_thread(require_place, target, is_tree=archive)
         record = Record(self.url, system, "download", remote_path, str(target))
-        begun = await self._begun(self.begin_download(system, remote_path, account=account), record, on_begun)
+        beginning = self.begin_download(system, remote_path, account=account, archive=archive)
+        begun = await self._begun(beginning, record, on_begun)
         return await self._receive(begun.transfer_id, target, report, on_look)
 
     async def resume(
@@ -99,7 +137,8 @@ class Client(Service):
                 error.message += f" It was begun at {record.service}; this is {self.url}."
             raise
         if transfer.state in ENDS:
-            journal.remove()
+            if transfer.retry_until is None:
+                journal.remove()
             require_hope(transfer)
             return CarriedTransfer.of(transfer, None)
         is_upload = transfer.direction == "upload"
@@ -114,14 +153,21 @@ class Client(Service):
             journal.write(Record(self.url, transfer.system, "download", transfer.path, str(path)))
             return await self._receive(transfer_id, path, report, on_look)
         await self.wait_for(transfer_id, set(), {"receiving", "staged", "queued", "moving", "done"})
-        identity = await asyncio.to_thread(_source_identity, path)
-        if record is not None and record.source is not None:
-            identity = record.source
-        if identity[0] != transfer.size_bytes:
-            message = f"The file has {identity[0]} bytes where the upload was begun with {transfer.size_bytes}."
+        try:
+            source = await asyncio.to_thread(look_at_source, path)
+        except TransferFailed as failure:
+            failure.transfer_id = transfer_id
+            raise
+        if source.is_tree and transfer.archive is None:
+            message = f"{path} is a directory, and the upload was begun with a file."
             raise TransferFailed(message, "source_changed", transfer_id=transfer_id)
-        journal.write(Record(self.url, transfer.system, "upload", transfer.path, str(path), identity))
-        return await self._send(transfer_id, path, identity, report, on_look)
+        if record is not None and record.source is not None:
+            source = replace(source, identity=record.source)
+        if source.size_bytes != transfer.size_bytes:
+            message = f"There are {source.size_bytes} bytes to send where the upload was begun with {transfer.size_bytes}."
+            raise TransferFailed(message, "source_changed", transfer_id=transfer_id)
+        journal.write(Record(self.url, transfer.system, "upload", transfer.path, str(path), source.identity))
+        return await self._send(transfer_id, source, report, on_look)
 
     async def cancel(self, transfer_id: str) -> TransferView:
         """Cancel; nothing of it stays, here or there."""
@@ -129,9 +175,9 @@ class Client(Service):
         journal = Journal(self._state_directory, transfer_id)
         record = journal.read()
         if record is not None and record.direction == "download":
-            hidden = (await asyncio.to_thread(Path(record.local).resolve)).parent / f".stagecoach-{transfer_id}.part"
-            with contextlib.suppress(OSError):
-                await asyncio.to_thread(hidden.unlink)
+            is_tree = cancelled.archive is not None
+            place = await asyncio.to_thread(real_target, Path(record.local), is_tree=is_tree)
+            await asyncio.to_thread(remove_hidden, place.parent, transfer_id)
         journal.remove()
         return cancelled
 
@@ -149,15 +195,14 @@ class Client(Service):
     async def _send(
         self,
         transfer_id: str,
-        source: Path,
-        identity: list[int],
+        source: Source,
         report: ReportBytes | None,
         on_look: OnLook | None,
         begun: S3Directives | None = None,
     ) -> CarriedTransfer:
         journal = Journal(self._state_directory, transfer_id)
         with journal.locked(), _forgotten_when_over(journal):
-            receipt = await UploadLeg(self, journal, source, identity, begun).run(report)
+            receipt = await UploadLeg(self, journal, source, begun, self._connections).run(report)
             # From here on it is the service's affair: nothing is left to resume on this machine.
             journal.remove()
         return CarriedTransfer.of(await self.wait(transfer_id, on_look), receipt)
@@ -168,7 +213,7 @@ class Client(Service):
         journal = Journal(self._state_directory, transfer_id)
         with journal.locked(), _forgotten_when_over(journal):
             staged = await self.wait(transfer_id, on_look)
-            receipt = await fetch_object(self, journal, target, staged, report)
+            receipt = await fetch_object(self, journal, target, staged, report, self._connections)
             try:
                 await self.finish(transfer_id)
             except ServiceError as error:
@@ -181,11 +226,11 @@ class Client(Service):
 
 @contextlib.contextmanager
 def _forgotten_when_over(journal: Journal) -> Iterator[None]:
-    """What the service has ended cannot be resumed, so its journal goes."""
+    """What the service has ended for good cannot be resumed, so its journal goes."""
     try:
         yield
     except TransferFailed as failure:
-        if failure.transfer is not None:
+        if failure.transfer is not None and failure.transfer.retry_until is None:
             journal.remove()
         raise
 
@@ -202,13 +247,3 @@ async def _to_its_end(beginning: Coroutine[Any, Any, T]) -> tuple[T, bool]:
 
 def _absolute(path: Path) -> Path:
     return path.expanduser().absolute()
-
-
-def _source_identity(source: Path) -> list[int]:
-    try:
-        if not source.is_file():
-            found = "is not a regular file" if source.exists() else "does not exist"
-            raise TransferFailed(f"{source} {found}.", "source_missing")
-        return file_identity(source)
-    except OSError as error:
-        raise TransferFailed(f"{source} cannot be read ({error.strerror}).", "permission_denied") from None

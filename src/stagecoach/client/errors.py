@@ -6,7 +6,17 @@ from stagecoach.core.errors import StagecoachError
 from stagecoach.wire.transfers import TransferView
 
 PASSING_STATUSES = frozenset({429, 502, 503, 504})
-PASSING_CODES = frozenset({"interrupted", "store_unreachable", "ticket_expired", "already_running", "stale_version"})
+PASSING_CODES = frozenset(
+    {
+        "interrupted",
+        "another_mover",
+        "store_unreachable",
+        "ticket_expired",
+        "already_running",
+        "stale_version",
+        "request_under_way",
+    }
+)
 MUST_BEGIN_ANEW = frozenset({"source_changed", "source_missing", "digest_mismatch"})
 
 
@@ -14,6 +24,7 @@ class ClientError(StagecoachError):
     """Root of what the client raises. ``next_step`` is a sentence: what the person can do about it."""
 
     transfer_id: str | None = None
+    can_be_retried = False
 
     @property
     def next_step(self) -> str | None:
@@ -24,6 +35,8 @@ class ClientError(StagecoachError):
             return "Try again in a while." if self.retryable else None
         if self.retryable:
             return f"Continue it: stagecoach transfers resume {self.transfer_id}"
+        if self.can_be_retried:
+            return f"Have it go on from what is staged: stagecoach transfers retry {self.transfer_id}"
         if self.code in MUST_BEGIN_ANEW:
             return f"Cancel it and begin anew: stagecoach transfers cancel {self.transfer_id}"
         return f"See its story: stagecoach transfers show {self.transfer_id}"
@@ -69,5 +82,6 @@ class TransferFailed(ClientError):
         self.code = code or "transfer_failed"
         self.transfer = transfer
         self.transfer_id = transfer.id if transfer is not None else transfer_id
+        self.can_be_retried = transfer is not None and transfer.retry_until is not None
         # A transfer that the service has ended stays ended, whatever ended it.
         self.retryable = transfer is None and self.code in PASSING_CODES

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from stagecoach.client.errors import ServiceError, TransferFailed
+from stagecoach.client.sources import Identity, Read, Source
 from stagecoach.core.parts import multipart_etag
 from stagecoach.wire.transfers import PartsView
 
@@ -32,20 +33,14 @@ def state_home() -> Path:
 
 @dataclass(frozen=True)
 class Record:
-    """What a transfer belongs to. ``source`` is size, mtime in ns and inode of an upload's file as it was at first."""
+    """What a transfer belongs to. ``source`` is the identity of what an upload sends, as it was at first."""
 
     service: str
     system: str
     direction: str
     path: str
     local: str
-    source: list[int] | None = None
-
-
-def file_identity(path: Path) -> list[int]:
-    """As the mover sees it: what changes when the file does."""
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns, found.st_ino]
+    source: Identity | None = None
 
 
 class Journal:
@@ -98,19 +93,20 @@ class Journal:
             return None
         return multipart_etag([str(parts[number][0]) for number in sorted(parts, key=int)])
 
-    def take_over(self, source: Path, identity: list[int], stored: PartsView) -> None:
-        """Writes the journal that the mover continues from: just the parts that the store has and that are the file's.
+    def take_over(self, source: Source, stored: PartsView) -> None:
+        """Writes the journal that the mover continues from: just the parts that the store has and that are the source's.
 
-        A crash leaves parts in the store that the journal does not name yet: their MD5 is compared with the file's.
+        A crash leaves parts in the store that the journal does not name yet: their MD5 is compared with the source's.
         Sending them again would be safe with most stores, but costs the whole upload with one of them.
 
         Raises:
-            TransferFailed: source_changed, a part in the store is not this file's.
+            TransferFailed: source_changed, a part in the store is not of this source.
         """
         known = self._load("journal.json").get("parts") or {}
         parts: dict[str, list[str]] = {}
         missing = {part.number for part in stored.missing}
-        with source.open("rb") as file:
+        what = "directory" if source.is_tree else "file"
+        with source.opened() as read:
             for part in stored.stored:
                 etag, number = part.etag.strip('"').lower(), str(part.number)
                 if part.number in missing:
@@ -118,13 +114,14 @@ class Journal:
                 entry = known.get(number)
                 if isinstance(entry, list) and len(entry) == 2 and str(entry[0]).strip('"').lower() == etag:
                     parts[number] = entry
-                elif _md5(file, (part.number - 1) * stored.part_size_bytes, part.size_bytes) == etag:
+                elif _md5(read, (part.number - 1) * stored.part_size_bytes, part.size_bytes) == etag:
                     parts[number] = [f'"{etag}"', etag]
                 else:
-                    message = f"Part {number} in the staging area is not of this file, so the upload cannot go on with it."
+                    message = f"Part {number} in the staging area is not of this {what}, so the upload cannot go on with it."
                     raise TransferFailed(message, "source_changed", transfer_id=self.transfer_id)
-        journal = {"version": 1, "transfer_id": self.transfer_id, "kind": "put", "size_bytes": identity[0]}
-        self._save("journal.json", {**journal, "part_size_bytes": stored.part_size_bytes, "source": identity, "parts": parts})
+        journal: dict[str, Any] = {"version": 1, "transfer_id": self.transfer_id, "kind": "put", "size_bytes": source.size_bytes}
+        journal |= {"part_size_bytes": stored.part_size_bytes, "source": source.in_journal, "parts": parts}
+        self._save("journal.json", journal)
 
     def _load(self, name: str) -> dict[str, Any]:
         with contextlib.suppress(OSError, ValueError):
@@ -143,10 +140,10 @@ class Journal:
         beside.replace(self.directory / name)
 
 
-def _md5(file: Any, offset_bytes: int, size_bytes: int) -> str:
+def _md5(read: Read, offset_bytes: int, size_bytes: int) -> str:
     digest = hashlib.md5(usedforsecurity=False)
-    file.seek(offset_bytes)
-    while size_bytes > 0 and (data := file.read(min(READ_BYTES, size_bytes))):
+    end = offset_bytes + size_bytes
+    while offset_bytes < end and (data := read(offset_bytes, min(READ_BYTES, end - offset_bytes))):
         digest.update(data)
-        size_bytes -= len(data)
+        offset_bytes += len(data)
     return digest.hexdigest()

@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from stagecoach.client.errors import ServiceError, TransferFailed
-from stagecoach.client.journal import Journal, file_identity
+from stagecoach.client.journal import Journal
 from stagecoach.client.moving import Receipt, Renew, ReportBytes, Ticket, fetch_ticket, move, put_ticket
 from stagecoach.client.service import Service, require_hope
+from stagecoach.client.sources import Source
 from stagecoach.wire.firecrest import S3Directives
 from stagecoach.wire.transfers import TransferDetail
 
@@ -25,15 +26,20 @@ class UploadIsComplete(Exception):
 
 
 class UploadLeg:
-    """File → store. ``begun`` has the URLs of a new upload; without it the store is asked what it has already."""
+    """File or directory → store. ``begun`` has the URLs of a new upload; without it the store is asked what it has already."""
 
     def __init__(
-        self, service: Service, journal: Journal, source: Path, identity: list[int], begun: S3Directives | None = None
+        self,
+        service: Service,
+        journal: Journal,
+        source: Source,
+        begun: S3Directives | None = None,
+        connections: int | None = None,
     ) -> None:
         self._service = service
+        self._connections = connections
         self._journal = journal
         self._source = source
-        self._identity = identity
         self._is_new = begun is not None
         self._part_size_bytes = (begun.max_part_size if begun else None) or 1
         self._part_urls = list((begun.parts_upload_urls if begun else None) or [])
@@ -50,8 +56,11 @@ class UploadLeg:
             if receipt is None:
                 receipt = await self._put(report)
             etag = receipt["etag"]
+        except TransferFailed as failure:
+            failure.transfer_id = self._journal.transfer_id
+            raise
         except UploadIsComplete:
-            etag = self._journal.parts_etag(-(-self._identity[0] // self._part_size_bytes) or 1)
+            etag = self._journal.parts_etag(-(-self._source.size_bytes // self._part_size_bytes) or 1)
         await self._service.finish(self._journal.transfer_id, etag=etag)
         return receipt
 
@@ -66,11 +75,11 @@ class UploadLeg:
 
     async def _ticket(self) -> Ticket:
         """For an attempt at the whole leg."""
-        if await asyncio.to_thread(file_identity, self._source) != self._identity:
-            message = "The file changed since the upload began; what is in the staging area belongs to the old one."
+        is_new, self._is_new = self._is_new, False
+        if not await asyncio.to_thread(self._source.is_unchanged):
+            message = "The source changed since the upload began; what is in the staging area belongs to the old one."
             raise TransferFailed(message, "source_changed", transfer_id=self._journal.transfer_id)
-        if self._is_new:
-            self._is_new = False
+        if is_new:
             return self._current()
         return await self._renewed(take_over=True)
 
@@ -79,9 +88,9 @@ class UploadLeg:
         return self._current()
 
     def _current(self) -> Ticket:
-        transfer_id, size_bytes = self._journal.transfer_id, self._identity[0]
         urls = list(self._part_urls)
-        return put_ticket(self._source, transfer_id, size_bytes, self._part_size_bytes, urls, self._complete_url)
+        ticket = put_ticket(self._source, self._journal.transfer_id, self._part_size_bytes, urls, self._complete_url)
+        return {**ticket, "concurrency": self._connections}
 
     async def _ask_parts(self, *, take_over: bool = False) -> None:
         try:
@@ -100,20 +109,26 @@ class UploadLeg:
             urls[part.number - 1] = part.url
         self._part_urls = urls
         if take_over:
-            await asyncio.to_thread(self._journal.take_over, self._source, self._identity, view)
+            await asyncio.to_thread(self._journal.take_over, self._source, view)
 
 
 async def fetch_object(
-    service: Service, journal: Journal, target: Path, transfer: TransferDetail, report: ReportBytes | None
+    service: Service,
+    journal: Journal,
+    target: Path,
+    transfer: TransferDetail,
+    report: ReportBytes | None,
+    connections: int | None = None,
 ) -> Receipt:
-    """Store → file. Raises TransferFailed, ServiceError."""
-    # A link at the target stays one: the file that it points to is replaced.
-    file = await asyncio.to_thread(target.resolve)
+    """Store → file or directory. Raises TransferFailed, ServiceError."""
+    is_tree = transfer.archive is not None
+    place = await asyncio.to_thread(real_target, target, is_tree=is_tree)
 
     async def ticket() -> Ticket:
         signed = await service.download_url(transfer.id)
-        size, part_size = transfer.size_bytes, transfer.part_size_bytes
-        return fetch_ticket(file, transfer.id, size, part_size, signed.download_url, signed.head_url)
+        size, part_size = transfer.size_bytes or 0, transfer.part_size_bytes
+        found = fetch_ticket(place, transfer.id, size, part_size, signed.download_url, signed.head_url, is_tree=is_tree)
+        return {**found, "concurrency": connections}
 
     try:
         return await _persist(service, journal, ticket, ticket, report)
@@ -121,6 +136,11 @@ async def fetch_object(
         if failure.code in {"store_refused", "object_missing"}:
             require_hope(await service.transfer(transfer.id))
         raise
+
+
+def real_target(target: Path, *, is_tree: bool) -> Path:
+    """A link at the target of a file stays one: what it points to is replaced. A directory only goes where nothing is."""
+    return target.parent.resolve() / target.name if is_tree else target.resolve()
 
 
 async def _persist(

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from stagecoach.client.sources import Source
 from stagecoach.mover import stagecoach_mover
 
 ReportBytes = Callable[[int], None]
@@ -20,22 +21,23 @@ Renew = Callable[[], Awaitable[Ticket]]
 """Gives the ticket with fresh URLs, once a store says that one has expired."""
 
 
-def put_ticket(
-    source: Path, transfer_id: str, size_bytes: int, part_size_bytes: int, part_urls: list[str], complete_url: str
-) -> Ticket:
+def put_ticket(source: Source, transfer_id: str, part_size_bytes: int, part_urls: list[str], complete_url: str) -> Ticket:
     """For all parts of ``source``; the client is given no URL to look at the object, the service looks itself."""
-    ticket = _ticket("put", source, transfer_id, size_bytes, part_size_bytes)
+    ticket = _ticket("put", source.path, transfer_id, source.size_bytes, part_size_bytes, source.is_tree)
     return {**ticket, "upload": {"part_urls": part_urls, "complete_url": complete_url}}
 
 
-def fetch_ticket(target: Path, transfer_id: str, size_bytes: int, part_size_bytes: int, get_url: str, head_url: str) -> Ticket:
-    """For the whole object; ``target`` is replaced only when all is here and verified."""
-    ticket = _ticket("fetch", target, transfer_id, size_bytes, part_size_bytes)
+def fetch_ticket(
+    target: Path, transfer_id: str, size_bytes: int, part_size_bytes: int, get_url: str, head_url: str, *, is_tree: bool = False
+) -> Ticket:
+    """For the whole object; ``target`` is replaced (a directory: made) only when all is here and verified."""
+    ticket = _ticket("fetch", target, transfer_id, size_bytes, part_size_bytes, is_tree)
     return {**ticket, "object": {"get_url": get_url, "head_url": head_url, "etag": None}}
 
 
-def _ticket(kind: str, path: Path, transfer_id: str, size_bytes: int, part_size_bytes: int) -> Ticket:
+def _ticket(kind: str, path: Path, transfer_id: str, size_bytes: int, part_size_bytes: int, is_tree: bool) -> Ticket:
     return {
+        **({"archive": "tar"} if is_tree else {}),
         "version": 1,
         "transfer_id": transfer_id,
         "kind": kind,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -9,9 +10,11 @@ from urllib.parse import quote
 
 import httpx
 
-from stagecoach.client.asking import Asking, Clock
-from stagecoach.client.errors import TransferFailed
+from stagecoach.client.asking import Asking, Clock, TokenSource
+from stagecoach.client.errors import ServiceError, TransferFailed
+from stagecoach.wire.filesystem import ListingAnswer
 from stagecoach.wire.firecrest import TransferAnswer
+from stagecoach.wire.identity import AuthMethods
 from stagecoach.wire.transfers import DownloadUrl, PartsView, TransferDetail, TransferPage, TransferView
 
 FIRST_LOOK_SECONDS = 0.2
@@ -19,6 +22,7 @@ LONGEST_LOOK_SECONDS = 5.0
 PATIENCE_SECONDS = 60.0
 # A transfer of hours is not given up because the service is restarted or a laptop changes its network.
 LONG_PATIENCE_SECONDS = 1800.0
+PREPARING_PATIENCE_SECONDS = 300.0
 ENDS = frozenset({"done", "failed", "cancelled", "expired"})
 
 OnLook = Callable[[TransferDetail], None]
@@ -31,7 +35,7 @@ class Service:
     def __init__(
         self,
         url: str,
-        token: str,
+        token: str | TokenSource | None,
         *,
         timeout_seconds: float = 60.0,
         patience_seconds: float = PATIENCE_SECONDS,
@@ -54,20 +58,89 @@ class Service:
         """Close the connections."""
         await self._asking.aclose()
 
-    async def begin_upload(self, system: str, remote_path: str, size_bytes: int, *, account: str | None = None) -> TransferAnswer:
-        """Begin an upload: the URLs to put parts to."""
+    async def auth_methods(self) -> AuthMethods:
+        """How to come by a token; open to strangers."""
+        return AuthMethods.model_validate(await self._asking.ask("GET", "/auth/methods"))
+
+    async def log_out(self) -> None:
+        """End the session whose token this is."""
+        await self._asking.once("DELETE", "/accounts/sessions/current")
+
+    async def begin_upload(
+        self,
+        system: str,
+        remote_path: str,
+        size_bytes: int,
+        *,
+        account: str | None = None,
+        archive: bool = False,
+        sha256: str | None = None,
+        webhook_url: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> TransferAnswer:
+        """Begin an upload: the URLs to put parts to. ``archive``: of a tar stream that becomes the directory ``remote_path``.
+
+        ``sha256`` (hex) is of all that will be sent, to be compared on the cluster. ``webhook_url`` is told each change of
+        state. ``idempotency_key``: the same key with the same arguments, in another process as well, is the same transfer;
+        by default each call has its own.
+        """
         directives = {"transferMethod": "s3", "fileSize": size_bytes}
-        return await self._begin(system, "upload", {"path": remote_path, "transferDirectives": directives, "account": account})
+        more = {"sha256": sha256, "webhookUrl": webhook_url, "archive": "tar" if archive else None}
+        return await self._begin(system, "upload", remote_path, directives, account, more, idempotency_key)
 
-    async def begin_download(self, system: str, remote_path: str, *, account: str | None = None) -> TransferAnswer:
-        """Begin a download."""
-        body = {"path": remote_path, "transferDirectives": {"transferMethod": "s3"}, "account": account}
-        return await self._begin(system, "download", body)
+    async def begin_download(
+        self,
+        system: str,
+        remote_path: str,
+        *,
+        account: str | None = None,
+        archive: bool = False,
+        webhook_url: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> TransferAnswer:
+        """Begin a download. ``archive``: of the directory ``remote_path``, as a tar stream. The rest as for an upload."""
+        more = {"webhookUrl": webhook_url, "archive": "tar" if archive else None}
+        return await self._begin(system, "download", remote_path, {"transferMethod": "s3"}, account, more, idempotency_key)
 
-    async def _begin(self, system: str, direction: str, body: dict[str, Any]) -> TransferAnswer:
-        # Asked once: a second question after a lost answer would begin a second transfer.
+    async def _begin(
+        self,
+        system: str,
+        direction: str,
+        path: str,
+        directives: dict[str, Any],
+        account: str | None,
+        more: dict[str, str | None],
+        idempotency_key: str | None,
+    ) -> TransferAnswer:
+        given = {name: value for name, value in more.items() if value is not None}
+        body = {"path": path, "transferDirectives": directives, "account": account, **given}
         route = f"/filesystem/{quote(system, safe='')}/transfer/{direction}"
-        return TransferAnswer.model_validate(await self._asking.once("POST", route, json=body))
+        # With its key it may be asked again: a lost answer never begins a second transfer.
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        deadline = self.clock.monotonic() + PREPARING_PATIENCE_SECONDS
+        while True:
+            try:
+                return TransferAnswer.model_validate(await self._asking.ask("POST", route, json=body, headers=headers))
+            except ServiceError as error:
+                # A process that died while it prepared the transfer is waited for until the service has given it up.
+                if error.code != "request_under_way" or self.clock.monotonic() > deadline:
+                    raise
+
+    async def list_directory(
+        self,
+        system: str,
+        path: str,
+        *,
+        show_hidden: bool = False,
+        recursive: bool = False,
+        numeric_ids: bool = False,
+        dereference: bool = False,
+    ) -> ListingAnswer:
+        """All that a directory of a system holds (``output``), or the one file; never a part of it."""
+        wanted = {"showHidden": show_hidden, "recursive": recursive, "numericUid": numeric_ids, "dereference": dereference}
+        asked = {"path": path, **{name: "true" for name, is_wanted in wanted.items() if is_wanted}}
+        route = f"/filesystem/{quote(system, safe='')}/ops/ls"
+        return ListingAnswer.model_validate(await self._asking.ask("GET", route, params=asked))
 
     async def transfers(self, **filters: str | int | list[str]) -> TransferPage:
         """A page of transfers, newest first; filters as in the API (``system``, ``direction``, ``state``, ``after`` …)."""
@@ -91,6 +164,11 @@ class Service:
         """Cancel; nothing of it stays."""
         return TransferView.model_validate(await self._ask("DELETE", transfer_id))
 
+    async def retry(self, transfer_id: str) -> TransferView:
+        """Have a failed transfer go on from what is staged, while its ``retry_until`` lasts."""
+        answer = await self._ask("POST", transfer_id, "/retry", patience_seconds=LONG_PATIENCE_SECONDS)
+        return TransferView.model_validate(answer)
+
     async def download_url(self, transfer_id: str) -> DownloadUrl:
         """A fresh URL of a staged download."""
         return DownloadUrl.model_validate(await self._ask("GET", transfer_id, "/download-url"))
@@ -103,7 +181,7 @@ class Service:
         self, transfer_id: str, download_states: set[str], upload_states: set[str], on_look: OnLook | None = None
     ) -> TransferDetail:
         """Until it is in one of the states for its direction. Raises TransferFailed when it ends otherwise."""
-        pause = FIRST_LOOK_SECONDS
+        pause, waited = FIRST_LOOK_SECONDS, 0.0
         while True:
             transfer = await self.transfer(transfer_id, patience_seconds=LONG_PATIENCE_SECONDS)
             if on_look is not None:
@@ -112,7 +190,9 @@ class Service:
                 return transfer
             require_hope(transfer)
             await self.clock.sleep(pause)
-            pause = min(pause * 1.3, LONGEST_LOOK_SECONDS)
+            # The end is seen late by a twentieth of the time at most; a transfer of days is left in peace.
+            waited += pause
+            pause = min(max(FIRST_LOOK_SECONDS, waited / 20), LONGEST_LOOK_SECONDS)
 
     async def _ask(self, method: str, transfer_id: str, route: str = "", **options: Any) -> Any:
         path = f"/transfers/{quote(transfer_id, safe='')}{route}"

@@ -9,11 +9,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from stagecoach.client.asking import TokenSource
 from stagecoach.client.client import Client as AsyncClient
 from stagecoach.client.client import OnBegun
 from stagecoach.client.moving import ReportBytes
 from stagecoach.client.results import CarriedTransfer
 from stagecoach.client.service import OnLook
+from stagecoach.wire.filesystem import ListingAnswer
 from stagecoach.wire.transfers import TransferDetail, TransferPage, TransferView
 
 T = TypeVar("T")
@@ -26,7 +28,7 @@ class Client:
     Ctrl-C in a call stops it cleanly; ``resume`` goes on later.
     """
 
-    def __init__(self, url: str, token: str, **options: Any) -> None:
+    def __init__(self, url: str, token: str | TokenSource | None, **options: Any) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="stagecoach-client", daemon=True)
         self._thread.start()
@@ -56,12 +58,18 @@ class Client:
         report: ReportBytes | None = None,
         *,
         account: str | None = None,
+        sha256: str | None = None,
         on_look: OnLook | None = None,
         on_begun: OnBegun | None = None,
     ) -> CarriedTransfer:
-        """Send a file and wait until it is at its place on the system."""
+        """Send a file, or a directory with all that is in it, and wait until it is at its place on the system.
+
+        ``sha256`` (hex), where a file's is known, is compared there.
+        """
         return self._run(
-            self._client.upload(system, local, remote_path, report, account=account, on_look=on_look, on_begun=on_begun)
+            self._client.upload(
+                system, local, remote_path, report, account=account, sha256=sha256, on_look=on_look, on_begun=on_begun
+            )
         )
 
     def download(
@@ -72,13 +80,13 @@ class Client:
         report: ReportBytes | None = None,
         *,
         account: str | None = None,
+        archive: bool = False,
         on_look: OnLook | None = None,
         on_begun: OnBegun | None = None,
     ) -> CarriedTransfer:
-        """Fetch a file; ``local`` is replaced only when all of it is here and verified."""
-        return self._run(
-            self._client.download(system, remote_path, local, report, account=account, on_look=on_look, on_begun=on_begun)
-        )
+        """Fetch a file (with ``archive`` a directory); it is at ``local`` only when all of it is here and verified."""
+        options: dict[str, Any] = {"account": account, "archive": archive, "on_look": on_look, "on_begun": on_begun}
+        return self._run(self._client.download(system, remote_path, local, report, **options))
 
     def resume(
         self,
@@ -91,6 +99,28 @@ class Client:
         """Go on with a transfer that was interrupted."""
         return self._run(self._client.resume(transfer_id, local, report, on_look=on_look))
 
+    def list_directory(
+        self,
+        system: str,
+        path: str,
+        *,
+        show_hidden: bool = False,
+        recursive: bool = False,
+        numeric_ids: bool = False,
+        dereference: bool = False,
+    ) -> ListingAnswer:
+        """All that a directory of a system holds (``output``), or the one file."""
+        return self._run(
+            self._client.list_directory(
+                system,
+                path,
+                show_hidden=show_hidden,
+                recursive=recursive,
+                numeric_ids=numeric_ids,
+                dereference=dereference,
+            )
+        )
+
     def transfers(self, **filters: str | int | list[str]) -> TransferPage:
         """A page of transfers, newest first."""
         return self._run(self._client.transfers(**filters))
@@ -102,6 +132,10 @@ class Client:
     def wait(self, transfer_id: str, on_look: OnLook | None = None) -> TransferDetail:
         """Until an upload is done or a download is staged."""
         return self._run(self._client.wait(transfer_id, on_look))
+
+    def retry(self, transfer_id: str) -> TransferView:
+        """Have a failed transfer go on from what is staged."""
+        return self._run(self._client.retry(transfer_id))
 
     def cancel(self, transfer_id: str) -> TransferView:
         """Cancel; nothing of it stays."""
@@ -130,5 +164,5 @@ class Client:
         self._loop.close()
 
 
-async def _made(url: str, token: str, options: dict[str, Any]) -> AsyncClient:
+async def _made(url: str, token: str | TokenSource | None, options: dict[str, Any]) -> AsyncClient:
     return AsyncClient(url, token, **options)

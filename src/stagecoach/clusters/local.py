@@ -46,11 +46,17 @@ class LocalScheduler:
         # The scripts run in other directories.
         self._state = Path(state_directory).absolute()
 
+    def require_answering(self, username: str) -> None:
+        return
+
     async def submit(self, username: str, request: JobRequest) -> str:
         return await asyncio.to_thread(self._submit, username, request)
 
     async def find(self, username: str, name: str) -> list[JobReport]:
         return await asyncio.to_thread(self._find, username, name)
+
+    async def list_open_jobs(self, asker: str, name_prefix: str, *, of_everyone: bool) -> list[JobReport]:
+        return await asyncio.to_thread(self._list_open, None if of_everyone else asker, name_prefix)
 
     async def release(self, username: str, job_id: str) -> None:
         await asyncio.to_thread(self._release, username, job_id)
@@ -75,33 +81,36 @@ class LocalScheduler:
             raise SystemUnavailable(f"The state directory {self._state} cannot be made ({error.strerror}).") from error
 
     def _submit(self, username: str, request: JobRequest) -> str:
-        self._make_state_directory()
         try:
             script = Path(request.script_path).read_bytes()
         except OSError as error:
             raise SubmissionRefused(f"Unable to open the job script ({error.strerror}).") from error
+        asked = {name: getattr(request, name) for name in ("name", "directory", "output_path", "error_path", "account")}
+        return self.keep(username, asked, script, held=request.held)
+
+    def keep(self, username: str, asked: Mapping[str, Any], script: bytes, *, held: bool) -> str:
+        """A job from what local_job.py reads in its request, and its script. Raises SubmissionRefused, SystemUnavailable."""
         if not script.startswith(b"#!/"):
             raise SubmissionRefused("This does not look like a batch script: its first line must begin with #!/.")
+        self._make_state_directory()
         try:
-            job_id = self._place(username, request, script)
+            job_id = self._place({**asked, "user": username, "time": time.time()}, script, held)
         except OSError as error:
             raise SystemUnavailable(f"The job cannot be kept in {self._state} ({error.strerror}).") from error
-        if not request.held:
+        if not held:
             self._start(self._state / job_id)
         self._forget_old()
         return job_id
 
-    def _place(self, username: str, request: JobRequest, script: bytes) -> str:
+    def _place(self, asked: Mapping[str, Any], script: bytes, held: bool) -> str:
         new = Path(tempfile.mkdtemp(prefix=".new-", dir=self._state))
         try:
             (new / "script").write_bytes(script)
             (new / "lock").touch()
-            if not request.held:
+            if not held:
                 (new / "released").touch()
-            asked = {name: getattr(request, name) for name in ("name", "directory", "output_path", "error_path")}
-            asked |= {"user": username, "account": request.account or "", "time": time.time()}
-            local_job.write_whole(str(new / "request"), asked)
-            number = max((int(path.name) for path in self._jobs()), default=0)
+            local_job.write_whole(str(new / "request"), dict(asked))
+            number = max((int(path.name) for path in self.jobs()), default=0)
             while True:
                 number += 1
                 try:
@@ -115,7 +124,8 @@ class LocalScheduler:
             shutil.rmtree(new, ignore_errors=True)
             raise
 
-    def _jobs(self) -> list[Path]:
+    def jobs(self) -> list[Path]:
+        """The directories of all jobs that are remembered."""
         try:
             return [path for path in self._state.iterdir() if path.name.isascii() and path.name.isdigit()]
         except FileNotFoundError:
@@ -124,35 +134,42 @@ class LocalScheduler:
     def _find(self, username: str, name: str) -> list[JobReport]:
         found = [
             report
-            for path in self._jobs()
-            if (asked := _read(path / "request")) is not None
+            for path in self.jobs()
+            if (asked := read_json(path / "request")) is not None
             and (asked["name"], asked["user"]) == (name, username)
-            and (report := self._look(path)) is not None
+            and (report := self.look(path)) is not None
         ]
+        return sorted(found, key=lambda report: int(report.job_id))
+
+    def _list_open(self, username: str | None, name_prefix: str) -> list[JobReport]:
+        reports = (self.look(path) for path in self.jobs())
+        found = [report for report in reports if report is not None and not report.phase.is_final]
+        found = [report for report in found if report.name.startswith(name_prefix) and username in {None, report.user}]
         return sorted(found, key=lambda report: int(report.job_id))
 
     def _reports(self, jobs: Sequence[JobKey]) -> dict[str, JobReport]:
         reports: dict[str, JobReport] = {}
         for key in jobs:
             if key.job_id.isascii() and key.job_id.isdigit():
-                report = self._look(self._state / key.job_id)
+                report = self.look(self._state / key.job_id)
                 if report is not None and (report.name, report.user) == (key.name, key.user):
                     reports[key.job_id] = report
         return reports
 
-    def _look(self, job: Path) -> JobReport | None:
+    def look(self, job: Path) -> JobReport | None:
+        """How the job in this directory stands; None where there is none."""
         if (job / "released").exists() and not (job / "started").exists() and not (job / "cancelled").exists():
             # Released by a service that ended before it could start it.
             self._start(job)
-        asked = _read(job / "request")
+        asked = read_json(job / "request")
         if asked is None:
             return None
         # The order keeps others' steps in between from looking like an end: a job that was cancelled before it started
         # never starts; one that has started holds its lock until it has written ``exit``.
         cancelled_at = _mtime(job / "cancelled")
-        started = _read(job / "started")
+        started = read_json(job / "started")
         alive = _is_alive(job)
-        ending = _read(job / "exit")
+        ending = read_json(job / "exit")
         if alive and ending is None and started is not None and cancelled_at is not None:
             self._end_by_force(int(started["pid"]), cancelled_at)
         return local_report(
@@ -166,7 +183,7 @@ class LocalScheduler:
         )
 
     def _release(self, username: str, job_id: str) -> None:
-        job = self._own(username, job_id)
+        job = self.own(username, job_id)
         if job is None:
             raise JobNotFound(f"There is no job {job_id} of this user.")
         if not (job / "cancelled").exists():
@@ -174,17 +191,18 @@ class LocalScheduler:
             self._start(job)
 
     def _cancel(self, username: str, job_id: str) -> None:
-        job = self._own(username, job_id)
+        job = self.own(username, job_id)
         if job is None or (job / "exit").exists():
             return
         # Under the lock of starting: it is either not started and never will be, or its runner sees the mark.
         with _Locked(job / "starting"):
             (job / "cancelled").touch()
 
-    def _own(self, username: str, job_id: str) -> Path | None:
+    def own(self, username: str, job_id: str) -> Path | None:
+        """The directory of a job of the user's; None where there is none. Raises InvalidRequest."""
         if not (job_id.isascii() and job_id.isdigit()):
             raise InvalidRequest(f"{job_id!r} is not a job id.")
-        asked = _read(self._state / job_id / "request")
+        asked = read_json(self._state / job_id / "request")
         return self._state / job_id if asked is not None and asked["user"] == username else None
 
     def _start(self, job: Path) -> None:
@@ -221,7 +239,7 @@ class LocalScheduler:
                 return
 
     def _forget_old(self) -> None:
-        jobs = sorted(self._jobs(), key=lambda path: int(path.name))
+        jobs = sorted(self.jobs(), key=lambda path: int(path.name))
         # The last one stays, or its number would be given again.
         for job in jobs[:-1]:
             ended = _mtime(job / "exit") or _mtime(job / "cancelled")
@@ -255,7 +273,8 @@ def _is_alive(job: Path) -> bool:
         return False
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a file; None where there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):

@@ -44,7 +44,7 @@ def local_report(
         exit_code=code,
         signal=ended_by,
         user=asked["user"],
-        account=asked["account"],
+        account=asked["account"] or "",
         nodes="localhost",
         submit_time=int(asked["time"]),
         start_time=int(started["time"]) if started is not None else None,

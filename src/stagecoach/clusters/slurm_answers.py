@@ -22,14 +22,14 @@ from stagecoach.core.errors import (
 from stagecoach.ports.scheduler import JobReport
 
 MAX_WORDS_LENGTH = 400
-_PREFIX = re.compile(r"^(?:(?:sbatch|squeue|sacct|scontrol|scancel): )?(?:(?:error|fatal): )?")
-_UNKNOWN_JOB = re.compile(r"Invalid job id specified|invalid job id|couldn't find job|No job found", re.IGNORECASE)
-_NOT_OURS = re.compile(r"Access/permission denied|Invalid user id", re.IGNORECASE)
-_ENDED = re.compile(
+_PREFIX = re.compile(r"^(?:(?:sbatch|squeue|sacct|scontrol|scancel|srun|sacctmgr): )?(?:(?:error|fatal): )?")
+UNKNOWN_JOB = re.compile(r"Invalid job id specified|invalid job id|couldn't find job|No job found", re.IGNORECASE)
+NOT_OURS = re.compile(r"Access/permission denied|Invalid user id", re.IGNORECASE)
+ENDED = re.compile(
     r"already finished|already completing or completed|no longer pending|not pending|Job is not (?:currently )?held",
     re.IGNORECASE,
 )
-_ACCOUNTING_OFF = re.compile(r"accounting storage is disabled", re.IGNORECASE)
+ACCOUNTING_OFF = re.compile(r"accounting storage is disabled", re.IGNORECASE)
 # The request may have arrived although its answer did not: a frozen controller creates the job later.
 _ANSWER_LOST = re.compile(
     r"timed out|zero bytes|connection reset|broken pipe|transport endpoint|communication shutdown|unexpected message"
@@ -37,29 +37,48 @@ _ANSWER_LOST = re.compile(
     re.IGNORECASE,
 )
 # The request cannot have arrived.
-_NOT_REACHED = re.compile(
+NOT_REACHED = re.compile(
     r"unable to contact slurm controller|connect failure|connection refused|munge encode|standby mode"
     r"|temporarily unable|could not establish a configuration source|i/o error writing|unable to resolve"
     r"|problem talking to the database|slurm_persist_conn_open|unable to process configuration file",
     re.IGNORECASE,
 )
+# The same in a line of sbatch's own, where nothing that the user wrote can stand before it.
+_SBATCH_REACHED_NOBODY = re.compile(
+    r"^sbatch: (?:error|fatal): (?:Batch job submission failed: |\w+: )?(?:Unable to contact slurm controller"
+    r"|Munge encode|could not establish a configuration source)",
+    re.IGNORECASE | re.MULTILINE,
+)
+NOT_THERE = frozenset({126, 127})
+"""How a shell ends that could not run the command."""
 
 
 def words_of(stdout: str, stderr: str) -> str:
     """The command's own complaint on one line, without its prefixes, short and printable."""
     lines = [line.strip() for line in (stderr if stderr.strip() else stdout).splitlines() if line.strip()]
     # A user's shell start files may talk too: Slurm's own lines, if there are any, are what matters.
-    own = [line for line in lines if re.match(r"(sbatch|squeue|sacct|scontrol|scancel|slurm_\w+)\b", line)] or lines
+    own = [line for line in lines if re.match(r"(sbatch|squeue|sacct|scontrol|scancel|srun|sacctmgr|slurm_\w+)\b", line)] or lines
     text = "; ".join(_PREFIX.sub("", line) for line in own if not line.startswith("Try "))
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """Short, and without what would disturb a terminal."""
     return "".join(character if character.isprintable() else "?" for character in text)[:MAX_WORDS_LENGTH]
 
 
-def _not_there(exit_status: int, stderr: str, command: str) -> SystemUnavailable | None:
-    if exit_status in {126, 127}:
+def not_there(exit_status: int, stderr: str, command: str) -> SystemUnavailable | None:
+    """What it means that the login node has no such command; None where it has."""
+    if exit_status in NOT_THERE:
         return SystemUnavailable(
             f"The command {command} cannot be run on the login node: set scheduler.binaries to Slurm's directory."
         )
     return None
+
+
+def controller_not_reached(exit_status: int, stderr: str) -> bool:
+    """Whether sbatch says by itself that no controller was reached, whatever the user wrote into the job."""
+    return exit_status != 0 and _SBATCH_REACHED_NOBODY.search(stderr) is not None
 
 
 def submitted_job_id(exit_status: int, stdout: str, stderr: str) -> str:
@@ -74,19 +93,19 @@ def submitted_job_id(exit_status: int, stdout: str, stderr: str) -> str:
     if exit_status == 0 and ids:
         return str(ids[-1])
     words = words_of("" if ids else stdout, stderr)
-    if missing := _not_there(exit_status, stderr, "sbatch"):
+    if missing := not_there(exit_status, stderr, "sbatch"):
         raise missing
     # Order matters: "Unable to contact slurm controller (send failure)" is a lost answer, not an unreached controller.
     if exit_status <= 0 or ids or not words or _ANSWER_LOST.search(words):
         raise SubmissionUncertain(f"The scheduler's answer to the submission was lost ({words or 'no words'}).")
-    if _NOT_REACHED.search(words):
+    if NOT_REACHED.search(words):
         raise SystemUnavailable(f"The scheduler does not take jobs at the moment: {words}.")
     raise SubmissionRefused(f"The scheduler refused the job: {words}.", data={"scheduler_message": words})
 
 
 def queue_reports(exit_status: int, stdout: str, stderr: str) -> list[JobReport]:
     """Jobs in an answer to ``squeue``. No job at all is an empty list; no answer raises SystemUnavailable."""
-    _require_answer(exit_status, stdout, stderr, "squeue")
+    require_answer(exit_status, stdout, stderr, "squeue")
     reports = []
     for line in stdout.splitlines():
         values = line.split("|", len(QUEUE_FIELDS) - 1)
@@ -118,9 +137,9 @@ def accounting_reports(exit_status: int, stdout: str, stderr: str) -> list[JobRe
     ``--duplicates`` lists a requeued job once for each run and other jobs that had its number: the caller picks by name
     and takes the last.
     """
-    if _ACCOUNTING_OFF.search(stderr) or _ACCOUNTING_OFF.search(stdout):
+    if ACCOUNTING_OFF.search(stderr) or ACCOUNTING_OFF.search(stdout):
         return None
-    _require_answer(exit_status, stdout, stderr, "sacct")
+    require_answer(exit_status, stdout, stderr, "sacct")
     reports = []
     for line in stdout.splitlines():
         values = line.split("|", len(ACCOUNTING_FIELDS) - 1)
@@ -145,7 +164,7 @@ def accounting_reports(exit_status: int, stdout: str, stderr: str) -> list[JobRe
 
 def shown_job(exit_status: int, stdout: str, stderr: str) -> JobReport | None:
     """The job in an answer to ``scontrol show job``; None when it is unknown."""
-    _require_answer(exit_status, stdout, stderr, "scontrol")
+    require_answer(exit_status, stdout, stderr, "scontrol")
     found = re.search(r"^JobId=(\d+) .*?JobName=(.*?) UserId=", stdout, re.MULTILINE | re.DOTALL)
     if not found:
         return None
@@ -174,25 +193,25 @@ def shown_job(exit_status: int, stdout: str, stderr: str) -> JobReport | None:
 
 def release_trouble(exit_status: int, stdout: str, stderr: str, job_id: str) -> StagecoachError | None:
     """None when the job is held no more, whoever did that; otherwise what went wrong."""
-    if exit_status == 0 or _ENDED.search(stdout + stderr):
+    if exit_status == 0 or ENDED.search(stdout + stderr):
         return None
     # A job of somebody else is, to us, no job: the number was used again.
-    if _UNKNOWN_JOB.search(stdout + stderr) or re.search("Invalid user id", stdout + stderr):
+    if UNKNOWN_JOB.search(stdout + stderr) or re.search("Invalid user id", stdout + stderr):
         return JobNotFound(f"The scheduler knows no job {job_id} of this user.")
-    if _NOT_OURS.search(stdout + stderr):
+    if NOT_OURS.search(stdout + stderr):
         return PermissionRefused(f"The scheduler does not let this user release job {job_id}: an operator holds it.")
-    return _not_there(exit_status, stderr, "scontrol") or SystemUnavailable(
+    return not_there(exit_status, stderr, "scontrol") or SystemUnavailable(
         f"The scheduler did not release job {job_id}: {words_of(stdout, stderr) or 'no words'}."
     )
 
 
 def cancel_trouble(exit_status: int, stdout: str, stderr: str, job_id: str) -> StagecoachError | None:
     """None when the job will end, has ended or was never there; otherwise what went wrong."""
-    if exit_status == 0 or _ENDED.search(stdout + stderr) or _UNKNOWN_JOB.search(stdout + stderr):
+    if exit_status == 0 or ENDED.search(stdout + stderr) or UNKNOWN_JOB.search(stdout + stderr):
         return None
-    if _NOT_OURS.search(stdout + stderr):
+    if NOT_OURS.search(stdout + stderr):
         return PermissionRefused(f"Job {job_id} belongs to somebody else.")
-    return _not_there(exit_status, stderr, "scancel") or SystemUnavailable(
+    return not_there(exit_status, stderr, "scancel") or SystemUnavailable(
         f"The scheduler did not cancel job {job_id}: {words_of(stdout, stderr) or 'no words'}."
     )
 
@@ -238,12 +257,13 @@ def epoch(text: str) -> int | None:
     return int(text) or None if text.strip().isdigit() else None
 
 
-def _require_answer(exit_status: int, stdout: str, stderr: str, command: str) -> None:
-    if missing := _not_there(exit_status, stderr, command):
+def require_answer(exit_status: int, stdout: str, stderr: str, command: str) -> None:
+    """Raises SystemUnavailable unless the command answered; that there is no such job is an answer."""
+    if missing := not_there(exit_status, stderr, command):
         raise missing
-    trouble = _NOT_REACHED.search(stderr) or _ANSWER_LOST.search(stderr)
+    trouble = NOT_REACHED.search(stderr) or _ANSWER_LOST.search(stderr)
     # A single unknown id is an error to squeue and scontrol, several are not.
-    if exit_status != 0 and not trouble and _UNKNOWN_JOB.search(stderr + stdout):
+    if exit_status != 0 and not trouble and UNKNOWN_JOB.search(stderr + stdout):
         return
     if exit_status != 0 or (trouble and not stdout.strip()):
         words = words_of("", stderr) or f"{command} ended with {exit_status}"

@@ -6,12 +6,13 @@ import re
 from collections.abc import Sequence
 
 from stagecoach.core.errors import AccountRequired, InvalidRequest
+from stagecoach.core.job_scripts import ONE_TASK, TaskLayout
 from stagecoach.core.names import is_account_name
 from stagecoach.ports.scheduler import JobRequest
 
 # Times come as epoch seconds on every version, so nobody needs to know the login node's time zone. A user's own
 # SQUEUE_* and SBATCH_* variables could hide our jobs or turn a submission into something else.
-_FOR_QUESTIONS = (
+FOR_QUESTIONS = (
     "env",
     *(
         word
@@ -20,7 +21,7 @@ _FOR_QUESTIONS = (
     ),
     "SLURM_TIME_FORMAT=%s",
 )
-_FOR_SUBMITTING = (
+FOR_SUBMITTING = (
     "env",
     *(
         word
@@ -113,6 +114,13 @@ def filled_directives(directives: Sequence[str], account: str | None) -> list[st
     return filled
 
 
+def _layout_options(layout: TaskLayout) -> list[str]:
+    """Nothing for one task: the site's own directives then say what a job is."""
+    if layout.tasks == 1:
+        return []
+    return [f"--nodes={layout.nodes}", f"--ntasks={layout.tasks}", f"--ntasks-per-node={layout.tasks_per_node}"]
+
+
 def sbatch(binaries: str | None, directives: Sequence[str], request: JobRequest) -> list[str]:
     """Submit. What we need stands after the site's directives, so that it wins.
 
@@ -125,10 +133,11 @@ def sbatch(binaries: str | None, directives: Sequence[str], request: JobRequest)
         if not path.startswith("/") or "\0" in path:
             raise InvalidRequest("A staging job needs absolute paths.")
     return [
-        *_FOR_SUBMITTING,
+        *FOR_SUBMITTING,
         program(binaries, "sbatch"),
         "--export=ALL",
         *filled_directives(directives, request.account),
+        *_layout_options(request.layout),
         "--parsable",
         *(["--hold"] if request.held else []),
         f"--job-name={_checked_name(request.name)}",
@@ -141,13 +150,14 @@ def sbatch(binaries: str | None, directives: Sequence[str], request: JobRequest)
     ]
 
 
-def sbatch_test(binaries: str | None, directives: Sequence[str], account: str | None) -> list[str]:
+def sbatch_test(binaries: str | None, directives: Sequence[str], account: str | None, layout: TaskLayout = ONE_TASK) -> list[str]:
     """Have the controller look at the site's directives; no job is made."""
     return [
-        *_FOR_SUBMITTING,
+        *FOR_SUBMITTING,
         program(binaries, "sbatch"),
         "--export=ALL",
         *filled_directives(directives, account),
+        *_layout_options(layout),
         "--test-only",
         "--wrap=true",
     ]
@@ -156,7 +166,7 @@ def sbatch_test(binaries: str | None, directives: Sequence[str], account: str | 
 def squeue(binaries: str | None, *, job_ids: Sequence[str] = (), user: str | None = None, name: str | None = None) -> list[str]:
     """Jobs the controller has in memory, ended ones too. With one user it is asked for that user's jobs only."""
     return [
-        *_FOR_QUESTIONS,
+        *FOR_QUESTIONS,
         program(binaries, "squeue"),
         "--noheader",
         "--all",
@@ -171,7 +181,7 @@ def squeue(binaries: str | None, *, job_ids: Sequence[str] = (), user: str | Non
 def sacct(binaries: str | None, *, job_ids: Sequence[str] = (), user: str | None = None, name: str | None = None) -> list[str]:
     """What accounting knows: of ``job_ids`` ever, of a name in the last week. Duplicates too: ids are used again."""
     return [
-        *_FOR_QUESTIONS,
+        *FOR_QUESTIONS,
         program(binaries, "sacct"),
         "--noheader",
         "--parsable2",
@@ -187,18 +197,18 @@ def sacct(binaries: str | None, *, job_ids: Sequence[str] = (), user: str | None
 def squeue_json(binaries: str | None, job_ids: Sequence[str]) -> list[str]:
     """The queue as JSON. Up to 22.05 ``--jobs`` is ignored: filter the answer."""
     ids = ",".join(map(checked_job_id, job_ids))
-    return [*_FOR_QUESTIONS, program(binaries, "squeue"), "--all", "--states=all", "--json", f"--jobs={ids}"]
+    return [*FOR_QUESTIONS, program(binaries, "squeue"), "--all", "--states=all", "--json", f"--jobs={ids}"]
 
 
 def sacct_json(binaries: str | None, job_ids: Sequence[str]) -> list[str]:
     """Accounting as JSON; up to 22.05 every exit code in it is 0."""
     ids = ",".join(map(checked_job_id, job_ids))
-    return [*_FOR_QUESTIONS, program(binaries, "sacct"), "--duplicates", "--json", f"--jobs={ids}"]
+    return [*FOR_QUESTIONS, program(binaries, "sacct"), "--duplicates", "--json", f"--jobs={ids}"]
 
 
 def scontrol_show_job(binaries: str | None, job_id: str) -> list[str]:
     """One job, as text on one line: before 23.02 there is no --json; later that cannot tell "down" from "unknown"."""
-    return [*_FOR_QUESTIONS, program(binaries, "scontrol"), "--oneliner", "show", "job", checked_job_id(job_id)]
+    return [*FOR_QUESTIONS, program(binaries, "scontrol"), "--oneliner", "show", "job", checked_job_id(job_id)]
 
 
 def scontrol_release(binaries: str | None, job_id: str) -> list[str]:

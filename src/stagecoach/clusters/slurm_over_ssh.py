@@ -8,37 +8,47 @@ read the same memory as ``squeue``, one job at a time, so it is asked only when 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from stagecoach.clusters import slurm_answers as answers
 from stagecoach.clusters import slurm_commands as commands
-from stagecoach.clusters.ssh_pool import AnswerLost, CommandResult, SshPool
+from stagecoach.clusters.slurm_questions import SlurmQuestions
+from stagecoach.clusters.ssh_pool import AnswerLate, AnswerLost, CommandResult, SshPool
+from stagecoach.core.breaker import Breaker
 from stagecoach.core.errors import StagecoachError, SubmissionUncertain, SystemUnavailable
-from stagecoach.ports.scheduler import JobKey, JobPhase, JobReport, JobRequest, ReportsIncomplete
+from stagecoach.core.job_scripts import ONE_TASK
+from stagecoach.ports.scheduler import JobKey, JobPhase, JobReport, JobRequest, Reports
 from stagecoach.settings import SystemSettings
 
-# The whole command is one argument of the login shell, which Linux bounds at 128 KiB.
-MAX_IDS_AT_ONCE = 2000
-MAX_OWNERS_AT_ONCE = 8
+Answer = TypeVar("Answer")
 
 
 class SlurmOverSsh:
     """Slurm on one system."""
 
-    def __init__(self, settings: SystemSettings, pool: SshPool) -> None:
+    def __init__(self, settings: SystemSettings, pool: SshPool, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
         self._binaries = settings.scheduler.binaries
-        self._ask_as = settings.scheduler.ask_as
         self._pool = pool
-        self._owners = asyncio.Semaphore(MAX_OWNERS_AT_ONCE)
+        self._submissions = asyncio.Semaphore(settings.scheduler.max_submissions_at_once)
+        # A user's start files may hang, or print whatever they like: one user's trouble closes the scheduler to nobody else.
+        self._breaker = Breaker(SystemUnavailable, clock, callers_needed=2)
+        self._questions = SlurmQuestions(settings.scheduler, pool.run, self._read_queue, clock)
+
+    def require_answering(self, username: str) -> None:
+        self._breaker.require(username)
 
     async def submit(self, username: str, request: JobRequest) -> str:
         argv = commands.sbatch(self._binaries, self._settings.directives, request)
-        try:
-            result = await self._pool.run(username, argv)
-        except AnswerLost as error:
-            raise SubmissionUncertain(f"The answer to the submission was lost: {error.message}") from error
-        return answers.submitted_job_id(result.exit_status, result.stdout, result.stderr)
+        async with self._a_submission():
+            with self._breaker.gate(username):
+                try:
+                    return await self._ask_controller(username, argv, answers.submitted_job_id)
+                except AnswerLost as error:
+                    raise SubmissionUncertain(f"The answer to the submission was lost: {error.message}") from error
 
     async def find(self, username: str, name: str) -> list[JobReport]:
         queued = await self._queue(username, user=username, name=name)
@@ -55,6 +65,10 @@ class SlurmOverSsh:
                 if (job.name, job.user) == (name, username) and job.phase.is_final:
                     found.setdefault(job.job_id, job)
         return sorted(found.values(), key=lambda job: (job.submit_time or 0, len(job.job_id), job.job_id))
+
+    async def list_open_jobs(self, asker: str, name_prefix: str, *, of_everyone: bool) -> list[JobReport]:
+        jobs = await self._queue(asker, user=None if of_everyone else asker)
+        return [job for job in jobs if not job.phase.is_final and job.name.startswith(name_prefix)]
 
     async def release(self, username: str, job_id: str) -> None:
         result = await self._run(username, commands.scontrol_release(self._binaries, job_id))
@@ -73,37 +87,12 @@ class SlurmOverSsh:
         if trouble is not None:
             raise trouble
 
-    async def reports(self, jobs: Sequence[JobKey]) -> Mapping[str, JobReport]:
-        groups: dict[str, list[JobKey]] = {}
-        for job in jobs:
-            groups.setdefault(self._ask_as or job.user, []).append(job)
-        chunks = [
-            (user, keys[start : start + MAX_IDS_AT_ONCE])
-            for user, keys in groups.items()
-            for start in range(0, len(keys), MAX_IDS_AT_ONCE)
-        ]
-        outcomes = await asyncio.gather(*(self._chunk(user, keys) for user, keys in chunks), return_exceptions=True)
-        reports: dict[str, JobReport] = {}
-        unanswered: set[str] = set()
-        trouble: StagecoachError | None = None
-        for (_, keys), outcome in zip(chunks, outcomes, strict=True):
-            if isinstance(outcome, ReportsIncomplete):
-                reports.update(outcome.reports)
-                unanswered |= outcome.unanswered
-                trouble = outcome
-            elif isinstance(outcome, StagecoachError):
-                unanswered |= {key.job_id for key in keys}
-                trouble = outcome
-            elif isinstance(outcome, BaseException):
-                raise outcome
-            else:
-                reports.update(outcome)
-        if trouble is not None:
-            raise ReportsIncomplete(reports, unanswered, trouble) from trouble
-        return reports
+    async def reports(self, jobs: Sequence[JobKey]) -> Reports:
+        return await self._questions.reports(jobs)
 
     async def try_directives(self, username: str, account: str | None) -> None:
-        result = await self._run(username, commands.sbatch_test(self._binaries, self._settings.directives, account))
+        layout = self._settings.parallel.layout if self._settings.parallel else ONE_TASK
+        result = await self._run(username, commands.sbatch_test(self._binaries, self._settings.directives, account, layout))
         if result.exit_status != 0:
             # The words of a refused submission, which this is.
             answers.submitted_job_id(result.exit_status, result.stdout, result.stderr)
@@ -120,36 +109,57 @@ class SlurmOverSsh:
         lines = [version.stdout.strip().splitlines()[-1:], ping.stdout.strip().splitlines()[:1]]
         return ", ".join(line.strip() for each in lines for line in each)
 
-    async def _chunk(self, asker: str, keys: list[JobKey]) -> dict[str, JobReport]:
-        wanted = {(key.job_id, key.name, key.user) for key in keys}
-        # Asked for one user's jobs, the controller looks at no others.
-        user = None if self._ask_as else asker
-        async with self._owners:
-            queued = await self._queue(asker, user=user, job_ids=[key.job_id for key in keys])
-            reports = {job.job_id: job for job in queued if (job.job_id, job.name, job.user) in wanted}
-            missing = [key.job_id for key in keys if key.job_id not in reports]
-            if not missing:
-                return reports
-            try:
-                accounted = await self._accounting(asker, user=user, job_ids=missing) or []
-            except SystemUnavailable as error:
-                raise ReportsIncomplete(reports, missing, error) from error
-        runs: dict[str, list[JobReport]] = {}
-        for job in accounted:
-            if (job.job_id, job.name, job.user) in wanted:
-                runs.setdefault(job.job_id, []).append(job)
-        for job_id, rows in runs.items():
-            # A job that the controller does not know and accounting calls running is neither: its last row comes late,
-            # or never, when the controller lost its memory. It is left unknown.
-            if rows[-1].phase.is_final:
-                reports[job_id] = rows[-1]
-        return reports
-
     async def _queue(
         self, asker: str, *, user: str | None, job_ids: Sequence[str] = (), name: str | None = None
     ) -> list[JobReport]:
-        result = await self._run(asker, commands.squeue(self._binaries, job_ids=job_ids, user=user, name=name))
-        return answers.queue_reports(result.exit_status, result.stdout, result.stderr)
+        argv = commands.squeue(self._binaries, job_ids=job_ids, user=user, name=name)
+        return await self._ask_controller(asker, argv, answers.queue_reports)
+
+    async def _ask_controller(self, username: str, argv: Sequence[str], read: Callable[[int, str, str], Answer]) -> Answer:
+        """A command that the controller answers: whether it did, is noted for the submissions to come.
+
+        Trouble on the way to the login node says nothing of the controller, and has a breaker of its own.
+        """
+        return self._noted(username, await self._run_for_controller(username, argv), read)
+
+    async def _run_for_controller(self, username: str, argv: Sequence[str]) -> CommandResult:
+        try:
+            return await self._run(username, argv)
+        except AnswerLate as late:
+            self._breaker.broke(late, username)
+            raise
+
+    def _read_queue(self, username: str, result: CommandResult) -> list[JobReport]:
+        return self._noted(username, result, answers.queue_reports)
+
+    def _noted(self, username: str, result: CommandResult, read: Callable[[int, str, str], Answer]) -> Answer:
+        try:
+            answer = read(result.exit_status, result.stdout, result.stderr)
+        except SystemUnavailable as failure:
+            self._breaker.broke(failure, username)
+            raise
+        except StagecoachError:
+            self._breaker.worked(username)
+            raise
+        self._breaker.worked(username)
+        return answer
+
+    @asynccontextmanager
+    async def _a_submission(self) -> AsyncIterator[None]:
+        """One of the submissions that may be under way at once; waiting for it ends in SystemUnavailable."""
+        limit = self._settings.ssh.queue_timeout_seconds if self._settings.ssh else None
+        try:
+            async with asyncio.timeout(limit):
+                await self._submissions.acquire()
+        except TimeoutError as error:
+            raise SystemUnavailable(
+                f"{self._settings.name} is busy with earlier submissions; none of "
+                f"{self._settings.scheduler.max_submissions_at_once} ended within {limit:g} s. No job was submitted."
+            ) from error
+        try:
+            yield
+        finally:
+            self._submissions.release()
 
     async def _accounting(
         self, asker: str, *, user: str | None, job_ids: Sequence[str] = (), name: str | None = None

@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
-from stagecoach.clusters.breaker import Breaker
+from stagecoach.clusters.ssh_credentials import Credentials
 from stagecoach.clusters.ssh_links import Lane, Link
 from stagecoach.clusters.ssh_login import checked_username, open_connection
+from stagecoach.core.breaker import Breaker
 from stagecoach.core.errors import PermissionRefused, SystemUnavailable
 from stagecoach.settings.systems import SshSettings
 
 # sshd drops connections at random when more than MaxStartups (10) are logging in at once.
 MAX_LOGINS_AT_ONCE = 6
-# How long a command waits for its turn, in command timeouts: three slow ones ahead of it may fail first.
-QUEUE_TIMEOUTS = 3
 
 
 class Connections:
     """Hands out turns to users and links to those who have a turn. Belongs to one event loop."""
 
-    def __init__(self, system_name: str, settings: SshSettings, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        system_name: str,
+        settings: SshSettings,
+        credentials: Credentials,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         self._system_name = system_name
         self._settings = settings
+        self._credentials = credentials
+        self._wall_clock = wall_clock
         self._clock = clock
-        self._breaker = Breaker(SystemUnavailable, clock)
+        # One user's login may hang (a home that does not answer), so it closes the system to nobody else.
+        self._breaker = Breaker(SystemUnavailable, clock, callers_needed=2)
+        self._turns = asyncio.Semaphore(settings.max_sessions)
         self._logins = asyncio.Semaphore(MAX_LOGINS_AT_ONCE)
         self._room = asyncio.Semaphore(settings.max_connections)
         self._waiting_for_room = 0
@@ -37,18 +48,26 @@ class Connections:
     async def turn(self, username: str) -> AsyncIterator[Lane]:
         """One of the user's sessions, first come first served; waiting ends in SystemUnavailable at last."""
         lane = self._lane(username)
-        limit = self._queue_seconds
+        end = asyncio.get_running_loop().time() + self._settings.queue_timeout_seconds
+        # The user's own turn comes first: who has many waiting takes at most his few from the others.
+        own = self._one_of(lane.turns, end, f"earlier commands of {username}")
+        async with own, self._one_of(self._turns, end, "the commands of all users"):
+            yield lane
+
+    @asynccontextmanager
+    async def _one_of(self, turns: asyncio.Semaphore, end: float, busy_with: str) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(limit):
-                await lane.turns.acquire()
+            async with asyncio.timeout_at(end):
+                await turns.acquire()
         except TimeoutError as error:
+            seconds = self._settings.queue_timeout_seconds
             raise SystemUnavailable(
-                f"{self._system_name} is busy with earlier commands of {username}; none ended within {limit:g} s."
+                f"{self._system_name} is busy with {busy_with}; no turn came within {seconds:g} s."
             ) from error
         try:
-            yield lane
+            yield
         finally:
-            lane.turns.release()
+            turns.release()
 
     async def link(self, lane: Lane) -> Link:
         """The lane's connection, opened if need be. The caller begins its session on it before it awaits anything."""
@@ -56,12 +75,15 @@ class Connections:
             if self._closed:
                 raise SystemUnavailable("The service is shutting down.")
             if lane.link is not None and lane.link.usable:
-                return lane.link
+                if not lane.link.open.credential.has_ended(self._wall_clock()):
+                    return lane.link
+                # sshd looks at a certificate once; that nobody stays in for longer is ours to see to.
+                lane.link.retire()
             with lane.breaker.attempt():
                 await self._make_room()
                 try:
                     async with self._logins:
-                        with self._breaker.attempt():
+                        with self._breaker.attempt(lane.username):
                             return await self._open(lane)
                 except BaseException:
                     self._room.release()
@@ -77,10 +99,6 @@ class Connections:
             with suppress(TimeoutError):
                 async with asyncio.timeout(2):
                     await link.open.connection.wait_closed()
-
-    @property
-    def _queue_seconds(self) -> float:
-        return QUEUE_TIMEOUTS * self._settings.command_timeout_seconds
 
     def _lane(self, username: str) -> Lane:
         lane = self._lanes.get(checked_username(username))
@@ -98,7 +116,7 @@ class Connections:
                 self._links.discard(link)
                 self._room.release()
 
-        link.open = await open_connection(self._system_name, self._settings, lane.username, lost)
+        link.open = await open_connection(self._system_name, self._settings, self._credentials, lane.username, lost)
         if link.lost or self._closed:
             link.open.abort()
             raise SystemUnavailable(f"{self._system_name} closed the connection right after the login.")
@@ -111,7 +129,7 @@ class Connections:
             self._close_the_longest_idle()
         self._waiting_for_room += 1
         try:
-            async with asyncio.timeout(self._queue_seconds):
+            async with asyncio.timeout(self._settings.queue_timeout_seconds):
                 await self._room.acquire()
         except TimeoutError as error:
             raise SystemUnavailable(

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import asyncssh
 
-from stagecoach.clusters.breaker import Breaker
 from stagecoach.clusters.ssh_login import OpenConnection
+from stagecoach.core.breaker import Breaker
 
 
 class Link:

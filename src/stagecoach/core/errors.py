@@ -5,21 +5,43 @@
     ├── InvalidRequest                the caller can mend it
     │   ├── PathRefused               path_refused
     │   ├── SizeRefused               size_refused
+    │   ├── DigestRefused             digest_refused
     │   ├── AccountRequired           account_required
     │   ├── NoSpace                   no_space
-    │   └── NotAFile                  not_a_file
+    │   ├── ListingTooLarge           listing_too_large
+    │   ├── NotAFile                  not_a_file
+    │   ├── NotADirectory             not_a_directory
+    │   ├── TargetExists              target_exists
+    │   ├── FileExists                file_exists: said of the small file operations
+    │   ├── FileTooLarge              file_too_large: for one direct answer or request
+    │   ├── OperationTooLong          operation_too_long: for one request; a job can do it
+    │   ├── CommandFailed             command_failed: the system's own words say why
+    │   ├── WebhookRefused            webhook_refused
+    │   ├── PasswordRefused           password_refused: a new one that is too short or too easy
+    │   ├── SettingRefused            setting_refused
+    │   └── KeyReused                 idempotency_key_reused
     ├── NotAuthenticated              token missing, expired, of a stranger
     ├── PermissionRefused             the cluster or the rules say no
+    ├── TooManyRequests               too_many_requests: a bound in time; waiting helps
+    │   └── TooManyTransfers          too_many_transfers: a bound in number
     ├── NotFound
     │   ├── SystemNotFound / TransferNotFound / JobNotFound / FileMissing
+    │   └── TokenNotFound / AccountNotFound
     ├── Conflict                      the state does not allow it
     │   ├── PartsMissing              with the part numbers
-    │   └── StaleVersion              somebody else moved the row first (internal)
+    │   ├── PartsDiffer               with the part numbers
+    │   ├── QuotaReached              quota_reached: of bytes in the staging area
+    │   ├── NameTaken                 name_taken: an account has it
+    │   ├── TooManyTokens             too_many_tokens: as many as one user may have
+    │   ├── StaleVersion              somebody else moved the row first (internal)
+    │   └── RequestUnderWay           the same request is still being answered
     └── Unavailable                   trying again can help
+        ├── SystemDisabled            system_disabled: an administrator closed it for new transfers
         ├── SystemUnavailable         SSH, scheduler
         │   └── SubmissionUncertain   a job may or may not have been created
         ├── StoreUnavailable          S3
         │   └── BucketMissing         the bucket is gone
+        ├── StagingFull               staging_full: all users' data together fill the staging area
         └── DatabaseUnavailable       our own memory
     SubmissionRefused is an InvalidRequest: the scheduler's own words say what to change.
 
@@ -68,6 +90,12 @@ class SizeRefused(InvalidRequest):
     code = "size_refused"
 
 
+class DigestRefused(InvalidRequest):
+    """What the client says of its file cannot be true of it: a value for each part is missing, or two contradict."""
+
+    code = "digest_refused"
+
+
 class AccountRequired(InvalidRequest):
     """The system's directives need an account and none was given."""
 
@@ -80,10 +108,81 @@ class NoSpace(InvalidRequest):
     code = "no_space"
 
 
+class ListingTooLarge(InvalidRequest):
+    """A directory holds more than one answer may; part of it is never shown as if it were all."""
+
+    code = "listing_too_large"
+
+
 class NotAFile(InvalidRequest):
     """The path names a directory or something else that is not a regular file."""
 
     code = "not_a_file"
+
+
+class NotADirectory(InvalidRequest):
+    """The path names a file or something else that is not a directory."""
+
+    code = "not_a_directory"
+
+
+class TargetExists(InvalidRequest):
+    """Something stands already where a new directory should go."""
+
+    code = "target_exists"
+
+
+class FileExists(InvalidRequest):
+    """Something stands already where a file operation should make something."""
+
+    code = "file_exists"
+
+
+class FileTooLarge(InvalidRequest):
+    """More bytes than one direct request or answer carries; a transfer carries them. ``data`` has the limit."""
+
+    code = "file_too_large"
+
+
+class OperationTooLong(InvalidRequest):
+    """It did not end within what one request may take; a job on the system can take longer."""
+
+    code = "operation_too_long"
+
+
+class CommandFailed(InvalidRequest):
+    """A command that ran for the user on the system ended with another exit code than 0; its own words are in the message."""
+
+    code = "command_failed"
+
+    @staticmethod
+    def words(exit_status: int, said: str) -> str:
+        """What FirecREST says of it, which its clients read; ``said`` is what the command printed, on one line."""
+        return f"Remote process failed with exit status:{exit_status} and error message:{said or 'none'}"
+
+
+class SettingRefused(InvalidRequest):
+    """The setting may not be changed while the service runs, or not to this value."""
+
+    code = "setting_refused"
+
+
+class WebhookRefused(InvalidRequest):
+    """The webhook's URL is none that this service would post to; the message says why and repeats none of it."""
+
+    code = "webhook_refused"
+
+
+class PasswordRefused(InvalidRequest):
+    """A new password is too short, too long or too easy to guess; the message repeats none of it."""
+
+    code = "password_refused"
+
+
+class KeyReused(InvalidRequest):
+    """The idempotency key came before, with another request."""
+
+    code = "idempotency_key_reused"
 
 
 class SubmissionRefused(InvalidRequest):
@@ -102,6 +201,19 @@ class PermissionRefused(StagecoachError):
     """The user may not do this here."""
 
     code = "permission_denied"
+
+
+class TooManyRequests(StagecoachError):
+    """The caller asks more often than the service answers; ``data['retry_after_seconds']`` says when it does again."""
+
+    code = "too_many_requests"
+    retryable = True
+
+
+class TooManyTransfers(TooManyRequests):
+    """As many transfers are under way as may be; nothing was made. ``data`` has the limit and how many there are."""
+
+    code = "too_many_transfers"
 
 
 class NotFound(StagecoachError):
@@ -134,6 +246,18 @@ class FileMissing(NotFound):
     code = "file_missing"
 
 
+class TokenNotFound(NotFound):
+    """No such personal token, or it belongs to somebody else."""
+
+    code = "token_not_found"
+
+
+class AccountNotFound(NotFound):
+    """No such local account."""
+
+    code = "account_not_found"
+
+
 class Conflict(StagecoachError):
     """The transfer's state does not allow it."""
 
@@ -146,10 +270,41 @@ class PartsMissing(Conflict):
     code = "parts_missing"
 
 
+class PartsDiffer(Conflict):
+    """Parts in the store are not what the client says they are; ``data['differing']`` lists part numbers."""
+
+    code = "parts_differ"
+
+
+class QuotaReached(Conflict):
+    """The caller's data fills his part of the staging area; nothing was made. ``data`` has the limit and what is used."""
+
+    code = "quota_reached"
+
+
+class NameTaken(Conflict):
+    """Another local account has this name."""
+
+    code = "name_taken"
+
+
+class TooManyTokens(Conflict):
+    """The user has as many personal tokens as one may; nothing was made."""
+
+    code = "too_many_tokens"
+
+
 class StaleVersion(Conflict):
     """The row was changed by somebody else since it was read; read again and decide again."""
 
     code = "stale_version"
+    retryable = True
+
+
+class RequestUnderWay(Conflict):
+    """A request with this idempotency key is being carried out; asking again in a moment tells what came of it."""
+
+    code = "request_under_way"
     retryable = True
 
 
@@ -158,6 +313,12 @@ class Unavailable(StagecoachError):
 
     code = "unavailable"
     retryable = True
+
+
+class SystemDisabled(Unavailable):
+    """An administrator closed the system for new transfers; those that are open go on. ``data['reason']`` is theirs."""
+
+    code = "system_disabled"
 
 
 class SystemUnavailable(Unavailable):
@@ -182,6 +343,12 @@ class BucketMissing(StoreUnavailable):
     """The bucket does not exist (any more)."""
 
     code = "bucket_missing"
+
+
+class StagingFull(Unavailable):
+    """The data of all users together fills the staging area; nothing was made, and later there will be room."""
+
+    code = "staging_full"
 
 
 class DatabaseUnavailable(Unavailable):

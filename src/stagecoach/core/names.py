@@ -11,7 +11,11 @@ from collections.abc import Callable
 
 MAX_BUCKET_NAME_LENGTH = 63
 _ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-_JOB_NAME_PREFIX = "stagecoach-"
+JOB_NAME_PREFIX = "stagecoach-"
+CHECK_PREFIX = "check-"
+"""Before the id in the names of what ``stagecoach check`` makes to try things out."""
+_TRANSFER_ID = re.compile(f"[0-7][{_ID_ALPHABET}]{{25}}")
+_ATTEMPT = re.compile("[1-9][0-9]{0,5}")
 # Amazon S3 keeps these beginnings and this end for itself (User Guide, "General purpose bucket naming rules").
 _RESERVED_BEGINNINGS = ("xn--", "sthree-", "amzn-s3-demo-")
 _RESERVED_END = "-s3alias"
@@ -22,6 +26,19 @@ def new_transfer_id(epoch_seconds: float, random_bits: Callable[[int], int]) -> 
     """26 characters of Crockford's base 32 in lower case, sorted by time like a ULID: 48 bits of ms, 80 random bits."""
     value = (int(epoch_seconds * 1000) << 80) | random_bits(80)
     return "".join(_ID_ALPHABET[(value >> shift) & 31] for shift in range(125, -1, -5))
+
+
+def is_transfer_id(text: str) -> bool:
+    """Whether :func:`new_transfer_id` could have made ``text``."""
+    return _TRANSFER_ID.fullmatch(text) is not None
+
+
+def epoch_seconds_of(transfer_id: str) -> float:
+    """When the id was made."""
+    value = 0
+    for character in transfer_id:
+        value = value << 5 | _ID_ALPHABET.index(character)
+    return (value >> 80) / 1000
 
 
 def bucket_name(prefix: str, username: str) -> str:
@@ -67,9 +84,35 @@ def all_keys(transfer_id: str) -> tuple[str, ...]:
     return (object_key(transfer_id), ticket_key(transfer_id), progress_key(transfer_id), receipt_key(transfer_id))
 
 
-def job_name(transfer_id: str) -> str:
-    """The staging job's name: finds the job when the answer to its submission was lost."""
-    return _JOB_NAME_PREFIX + transfer_id
+def id_in_key(key: str) -> str | None:
+    """The id in the key of an object that a transfer (or a check) may have; None for any other key."""
+    first = key.partition("/")[0]
+    return id_in_directory_name(first) if key in all_keys(first) else None
+
+
+def id_in_directory_name(name: str) -> str | None:
+    """The id in the name of the job directory of a transfer (or a check); None for any other name."""
+    bare = name.removeprefix(CHECK_PREFIX)
+    return bare if is_transfer_id(bare) else None
+
+
+def id_in_temporary_name(name: str) -> str | None:
+    """The id in the name of a hidden file beside a target; None for any other name."""
+    bare = name.removeprefix(".stagecoach-").removesuffix(".part")
+    return bare if is_transfer_id(bare) and name == temporary_name(bare) else None
+
+
+def job_name(transfer_id: str, attempt: int = 1) -> str:
+    """The staging job's name: finds the job when the answer to its submission was lost. Each attempt has its own."""
+    return f"{JOB_NAME_PREFIX}{transfer_id}" + (f"-{attempt}" if attempt > 1 else "")
+
+
+def id_and_attempt_in_job_name(name: str) -> tuple[str, int] | None:
+    """The id and the attempt in the name of a staging job; None for any other job's name."""
+    transfer_id, _, attempt = name.removeprefix(JOB_NAME_PREFIX).partition("-")
+    number = int(attempt) if _ATTEMPT.fullmatch(attempt) else 1
+    is_ours = is_transfer_id(transfer_id) and name == job_name(transfer_id, number)
+    return (transfer_id, number) if is_ours else None
 
 
 def temporary_name(transfer_id: str) -> str:

@@ -64,6 +64,32 @@ def plan_parts(size_bytes: int, max_part_size_bytes: int, min_part_size_bytes: i
     return PartPlan(size_bytes, part_size, max(1, -(-size_bytes // part_size)))
 
 
+@dataclass(frozen=True, slots=True)
+class PartOffer:
+    """For an object whose size only its sender will know: URLs for ``part_count`` parts at most, which may be as small
+    as ``part_size_bytes``; no more than ``limit_bytes`` in all."""
+
+    limit_bytes: int
+    part_size_bytes: int
+    part_count: int
+
+
+def offer_parts(limit_bytes: int | None, max_part_size_bytes: int, min_part_size_bytes: int = 8 * MEBIBYTE) -> PartOffer:
+    """What may be offered below ``limit_bytes`` (None: what S3 takes): :func:`fit_parts` then finds parts that are
+    small enough for every size up to the offer's limit."""
+    least = min(min_part_size_bytes, max_part_size_bytes)
+    largest = min(MAX_OBJECT_SIZE_BYTES, max_part_size_bytes // least * least * MAX_PART_COUNT)
+    limit = largest if limit_bytes is None else min(limit_bytes, largest)
+    return PartOffer(limit, least, min(MAX_PART_COUNT, max(1, -(-limit // least))))
+
+
+def fit_parts(size_bytes: int, part_size_bytes: int, part_count: int) -> PartPlan:
+    """How the sender cuts what it has measured: the smallest multiple of ``part_size_bytes`` that gives at most
+    ``part_count`` parts. The mover has the same rule (docs/ticket.md)."""
+    part_size = part_size_bytes * max(1, -(-size_bytes // (part_size_bytes * part_count)))
+    return PartPlan(size_bytes, part_size, max(1, -(-size_bytes // part_size)))
+
+
 def multipart_etag(part_etags: Sequence[str]) -> str | None:
     """The ETag S3 gives a multipart object, ``md5(md5s)-N``, from those of its parts; None when one is no plain MD5."""
     digests = [etag.strip('"').lower() for etag in part_etags]

@@ -11,11 +11,12 @@ MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 4095
 
 
-def checked_path(path: str, roots: Sequence[str]) -> str:
+def checked_path(path: str, roots: Sequence[str], *, any_bytes: bool = False) -> str:
     """``path`` when it is absolute, plain and inside one of ``roots``.
 
     A name may hold anything POSIX lets it hold (spaces, quotes, ``$``, newlines); only NUL, ``..``, lone surrogates and
-    over-long names are refused. Repeated and trailing slashes and ``.`` are folded away.
+    over-long names are refused. Repeated and trailing slashes and ``.`` are folded away. With ``any_bytes`` surrogate
+    escapes stand for bytes that are not UTF-8.
 
     Raises:
         PathRefused: with a sentence that says what is wrong.
@@ -25,7 +26,7 @@ def checked_path(path: str, roots: Sequence[str]) -> str:
     if "\0" in path:
         raise PathRefused("The path has a NUL character, which no file name can hold.")
     try:
-        encoded = path.encode("utf-8")
+        encoded = path.encode("utf-8", "surrogateescape" if any_bytes else "strict")
     except UnicodeEncodeError as error:
         raise PathRefused("The path is not valid Unicode, so it cannot be carried unchanged.") from error
     if not path.startswith("/"):
@@ -34,9 +35,9 @@ def checked_path(path: str, roots: Sequence[str]) -> str:
         raise PathRefused("The path has '..' in it; give the path it stands for.")
     if len(encoded) > MAX_PATH_BYTES:
         raise PathRefused(f"The path has {len(encoded)} bytes; the limit is {MAX_PATH_BYTES}.")
-    for name in path.split("/"):
-        if len(name.encode("utf-8")) > MAX_NAME_BYTES:
-            raise PathRefused(f"A name in the path has {len(name.encode('utf-8'))} bytes; the limit is {MAX_NAME_BYTES}.")
+    for name in encoded.split(b"/"):
+        if len(name) > MAX_NAME_BYTES:
+            raise PathRefused(f"A name in the path has {len(name)} bytes; the limit is {MAX_NAME_BYTES}.")
     plain = posixpath.normpath("/" + path.lstrip("/"))
     require_inside(plain, roots)
     return plain
@@ -49,6 +50,14 @@ def checked_file_path(path: str, roots: Sequence[str]) -> str:
     plain = checked_path(path, roots)
     if plain in {posixpath.normpath(root) for root in roots}:
         raise PathRefused("The path is a whole file system; give the path of a file in it.")
+    return plain
+
+
+def checked_directory_path(path: str, roots: Sequence[str]) -> str:
+    """As :func:`checked_path`, and it is below a root: a whole file system is never made anew."""
+    plain = checked_path(path, roots)
+    if plain in {posixpath.normpath(root) for root in roots}:
+        raise PathRefused("The path is a whole file system; give the path of a directory in it.")
     return plain
 
 

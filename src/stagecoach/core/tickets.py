@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stagecoach.core.parts import MAX_OBJECT_SIZE_BYTES
 from stagecoach.core.transfer import Direction, Transfer
 from stagecoach.core.verdicts import Receipt
 
@@ -35,24 +36,34 @@ def build_ticket(
     concurrency: int | None,
     wait_until_epoch_seconds: int | None,
     root: str | None = None,
+    limit_bytes: int | None = None,
 ) -> bytes:
-    """The ticket as JSON. ``root`` is the file system that the target was resolved to be in."""
+    """The ticket as JSON. ``root`` is the file system that the path was resolved to be in, ``limit_bytes`` how large
+    an object the job may make of what it measures itself."""
     ticket: dict[str, Any] = {
         "version": TICKET_VERSION,
         "transfer_id": transfer.id,
+        "attempt": transfer.attempt,
         "kind": "fetch" if transfer.direction is Direction.UPLOAD else "put",
         "path_base64": base64.b64encode(transfer.real_path.encode()).decode(),
-        "size_bytes": transfer.size_bytes,
+        # The same in every ticket of a transfer, also once its size is known: a renewed one must not differ.
+        "size_bytes": None if transfer.is_measured_by_job else transfer.size_bytes,
         "part_size_bytes": transfer.part_size_bytes,
         "digests": dict(transfer.digests),
         "progress_url": urls.progress,
         "receipt_url": urls.receipt,
         "concurrency": concurrency,
     }
+    if root is not None:
+        ticket["root_base64"] = base64.b64encode(root.encode()).decode()
+    if transfer.part_digests:
+        ticket["part_digests"] = {algorithm: list(values) for algorithm, values in transfer.part_digests.items()}
+    if transfer.archive is not None:
+        ticket["archive"] = transfer.archive.value
+    if limit_bytes is not None:
+        ticket["limit_bytes"] = limit_bytes
     if transfer.direction is Direction.UPLOAD:
         ticket["object"] = {"get_url": urls.get, "head_url": urls.head, "etag": transfer.object_etag}
-        if root is not None:
-            ticket["root_base64"] = base64.b64encode(root.encode()).decode()
         if wait_until_epoch_seconds is not None:
             ticket["wait"] = {"until_epoch_seconds": wait_until_epoch_seconds}
     else:
@@ -61,9 +72,12 @@ def build_ticket(
 
 
 def read_receipt(content: bytes | None, transfer: Transfer) -> Receipt | None:
-    """The receipt, or None when there is none yet or it is not one of this transfer.
+    """The receipt, or None when there is none yet, it is not one of this transfer, or an earlier attempt's failure.
 
-    The file lies where its owner can write, so nothing in it is trusted further than its shape.
+    Whichever job proved the file, it is proved; but why an earlier one failed was judged before another was submitted.
+
+    The file lies where its owner can write, so nothing in it is trusted further than its shape. The size of what the
+    job measures is the job's word, to be compared with the object.
     """
     if content is None:
         return None
@@ -72,11 +86,14 @@ def read_receipt(content: bytes | None, transfer: Transfer) -> Receipt | None:
         return None
     size = document.get("size_bytes")
     claimed_ok = document.get("ok") is True
-    ok = claimed_ok and type(size) is int and size == transfer.size_bytes
+    ok = claimed_ok and type(size) is int and _is_expected(size, transfer)
+    if not ok and _attempt(document) < transfer.attempt:
+        return None
     code = document.get("code")
     message = _text(document.get("message") or "", 1000)
     if claimed_ok and not ok:
-        code, message = "size_mismatch", f"The mover reports {_count(size)} bytes; {transfer.size_bytes} were expected."
+        expected = "another number was" if transfer.is_measured_by_job else f"{transfer.size_bytes} were"
+        code, message = "size_mismatch", f"The mover reports {_count(size)} bytes; {expected} expected."
     proved = document.get("proved")
     return Receipt(
         ok=ok,
@@ -90,6 +107,7 @@ def read_receipt(content: bytes | None, transfer: Transfer) -> Receipt | None:
             for entry in (proved if isinstance(proved, list) else [])[:20]
             if isinstance(entry, dict)
         ),
+        files=_count(document.get("files_done")),
     )
 
 
@@ -100,18 +118,48 @@ class Progress:
     bytes_done: int
     rate_bytes_per_second: float
     phase: str
+    measured_bytes: int | None = None
+    """What the job has measured; None where it has not yet, or nothing was to be measured."""
+    files_done: int = 0
+    file_count: int | None = None
+    """Both of an operation."""
 
 
 def read_progress(content: bytes | None, transfer: Transfer) -> Progress | None:
-    """The progress document, clamped to the transfer's size; None when absent or not of this transfer."""
+    """The progress document, clamped to the transfer's size; None when absent, not of this transfer or of an earlier attempt."""
     document = _json_object(content) if content is not None else None
-    if document is None or document.get("transfer_id") != transfer.id:
+    if document is None or document.get("transfer_id") != transfer.id or _attempt(document) < transfer.attempt:
         return None
+    measured, files = None, None
+    size_bytes = transfer.size_bytes or 0
+    if transfer.operation is not None:
+        # What cannot be told before it is done (of what is removed, say) is left out.
+        measured, files = _count(document.get("size_bytes")) or None, _count(document.get("file_count")) or None
+        size_bytes = measured or 2**63
+    elif transfer.is_measured_by_job:
+        measured = min(_count(document.get("size_bytes")), MAX_OBJECT_SIZE_BYTES) or None
+        size_bytes = measured or 0
     return Progress(
-        bytes_done=min(_count(document.get("bytes_done")), transfer.size_bytes),
+        bytes_done=min(_count(document.get("bytes_done")), size_bytes),
         rate_bytes_per_second=_rate(document.get("rate_bytes_per_second")),
         phase=_text(document.get("phase"), 32),
+        measured_bytes=measured,
+        files_done=_count(document.get("files_done")),
+        file_count=files,
     )
+
+
+def _is_expected(size_bytes: int, transfer: Transfer) -> bool:
+    if transfer.operation is not None:
+        return 0 <= size_bytes < 2**63
+    if transfer.is_measured_by_job:
+        return 0 < size_bytes <= MAX_OBJECT_SIZE_BYTES
+    return size_bytes == transfer.size_bytes
+
+
+def _attempt(document: dict[str, Any]) -> int:
+    """Of which attempt the document is; movers that were not told leave it out, and theirs was the first."""
+    return _count(document.get("attempt")) or 1
 
 
 def _json_object(content: bytes) -> dict[str, Any] | None:

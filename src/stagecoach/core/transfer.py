@@ -1,8 +1,4 @@
-"""A transfer, the states it may be in and what may follow what.
-
-    upload    preparing → receiving → staged → queued → moving → done
-    download  preparing → queued → moving → staged → done
-    any of them → failed (with a code), cancelling → cancelled, or expired
+"""A transfer and the states it may be in; ``state_machine`` says what may follow what.
 
 ``cancelling`` is a promise: whatever stops this service in the middle, the worker carries the cancellation out. The
 four ends have ``cleaned`` beside them: true once nothing of the transfer is left outside.
@@ -10,13 +6,15 @@ four ends have ``cleaned`` beside them: true once nothing of the transfer is lef
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from stagecoach.core.errors import Conflict
-from stagecoach.core.parts import PartPlan
+from stagecoach.core import names
+from stagecoach.core.operations import Operation, OperationOptions
+from stagecoach.core.parts import PartPlan, fit_parts
 
 
 class Direction(StrEnum):
@@ -24,6 +22,8 @@ class Direction(StrEnum):
 
     UPLOAD = "upload"
     DOWNLOAD = "download"
+    WITHIN = "within"
+    """Nowhere: a job works on files that stay on the system. Nothing is staged, so there is no bucket and there are no parts."""
 
 
 class State(StrEnum):
@@ -53,6 +53,12 @@ class WaitPolicy(StrEnum):
     IN_JOB = "in_job"
 
 
+class Archive(StrEnum):
+    """As what a whole directory travels."""
+
+    TAR = "tar"
+
+
 ENDS = frozenset({State.DONE, State.FAILED, State.CANCELLED, State.EXPIRED})
 
 MEANING: Mapping[State, str] = {
@@ -68,24 +74,6 @@ MEANING: Mapping[State, str] = {
     State.EXPIRED: "It was not used in time, and its staged data has been removed.",
 }
 
-FOLLOWS: Mapping[Direction, Mapping[State, frozenset[State]]] = {
-    Direction.UPLOAD: {
-        State.PREPARING: frozenset({State.RECEIVING, State.FAILED, State.CANCELLING}),
-        State.RECEIVING: frozenset({State.STAGED, State.FAILED, State.CANCELLING, State.EXPIRED}),
-        State.STAGED: frozenset({State.QUEUED, State.FAILED, State.CANCELLING, State.EXPIRED}),
-        State.QUEUED: frozenset({State.MOVING, State.DONE, State.FAILED, State.CANCELLING, State.EXPIRED}),
-        State.MOVING: frozenset({State.QUEUED, State.DONE, State.FAILED, State.CANCELLING}),
-        State.CANCELLING: frozenset({State.CANCELLED, State.DONE}),
-    },
-    Direction.DOWNLOAD: {
-        State.PREPARING: frozenset({State.QUEUED, State.FAILED, State.CANCELLING}),
-        State.QUEUED: frozenset({State.MOVING, State.STAGED, State.FAILED, State.CANCELLING, State.EXPIRED}),
-        State.MOVING: frozenset({State.QUEUED, State.STAGED, State.FAILED, State.CANCELLING}),
-        State.STAGED: frozenset({State.DONE, State.FAILED, State.CANCELLING, State.EXPIRED}),
-        State.CANCELLING: frozenset({State.CANCELLED}),
-    },
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
@@ -99,9 +87,12 @@ class Transfer:
     """The path as asked for, plain and absolute."""
     real_path: str
     """The same after symlinks were resolved on the system: what the mover opens."""
-    size_bytes: int
+    size_bytes: int | None
+    """Of the staged object. None until the job has measured the directory that it sends."""
     part_size_bytes: int
     part_count: int
+    """Both say how the object is cut, or, where the job measures, the smallest parts and the most of them that it may
+    choose; ``plan`` says what became of that."""
     bucket: str
     job_name: str
     created_at: datetime
@@ -111,15 +102,21 @@ class Transfer:
     state: State = State.PREPARING
     version: int = 1
     wait: WaitPolicy = WaitPolicy.HELD
+    archive: Archive | None = None
+    """Set: the path names a directory, and the object is its archive."""
     account: str | None = None
     upload_id: str | None = None
     job_directory: str | None = None
     submission_tried: bool = False
     """A submission was begun, so a job of this name may exist even where ``job_id`` is None."""
     job_id: str | None = None
+    first_job_id: str | None = None
+    """Of the job that the answer to the request named, once another has taken over."""
     job_state: str | None = None
     job_reason: str | None = None
     job_exit_code: int | None = None
+    job_ended: bool = False
+    """Whether the scheduler's last report of this job was of its end."""
     job_log: str | None = None
     job_missing_since: datetime | None = None
     object_etag: str | None = None
@@ -127,7 +124,9 @@ class Transfer:
     bytes_moved: int = 0
     rate_bytes_per_second: float = 0.0
     digests: Mapping[str, str] = field(default_factory=dict)
-    """What the client said of the whole file: ``sha256``, ``md5``."""
+    """What the client said of the whole file: ``sha256``, ``crc32``, ``md5``."""
+    part_digests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What the client said of each part, in order, by algorithm: ``md5``, ``crc32``, ``sha256``."""
     proved: tuple[Mapping[str, str], ...] = ()
     code: str | None = None
     reason: str | None = None
@@ -139,11 +138,69 @@ class Transfer:
     next_check_at: datetime | None = None
     lease_owner: str | None = None
     lease_until: datetime | None = None
+    attempt: int = 1
+    """Which staging job this is; each has a name of its own."""
+    resubmissions: int = 0
+    """How often the worker itself has submitted another job since the last attempt that its owner asked for."""
+    bytes_at_submission: int = 0
+    """``bytes_moved`` when this job was submitted: whether it got any further."""
+    restarts: int = 0
+    """How often the scheduler has put this job back into its queue."""
+    signed_at: datetime | None = None
+    """When the ticket was signed: its URLs live from then."""
+    retry_until: datetime | None = None
+    """``failed``: what is staged, and the job's journal, are kept until then."""
+    idempotency_key: str | None = None
+    request_digest: str | None = None
+    """Of the request that made it: the same key with another request is a mistake."""
+    webhook_url: str | None = None
+    operation: Operation | None = None
+    """What is done ``within`` the system; ``path`` is then its target, or what is removed."""
+    source_path: str | None = None
+    real_source_path: str | None = None
+    """Of an operation that has one, as ``path`` and ``real_path``."""
+    operation_options: OperationOptions | None = None
+    file_count: int | None = None
+    """Files, directories and links that the operation's job has found to work on; None until it has."""
+    files_moved: int = 0
+
+    @property
+    def is_measured_by_job(self) -> bool:
+        """Whether only the staging job can tell how large it is."""
+        return self.operation is not None or (self.archive is not None and self.direction is Direction.DOWNLOAD)
+
+    @property
+    def hidden_path(self) -> str | None:
+        """What the job makes until it is whole and takes its place; None where it makes nothing on the system."""
+        if self.direction is Direction.DOWNLOAD or self.operation is Operation.REMOVE:
+            return None
+        return hidden_path(self.id, self.real_path, self.operation_options)
 
     @property
     def plan(self) -> PartPlan:
-        """How the file is cut."""
+        """How the object is cut. Raises ValueError while its size is not known."""
+        if self.size_bytes is None or self.operation is not None:
+            raise ValueError(f"transfer {self.id} has not been measured yet, or has no parts")
+        if self.is_measured_by_job:
+            return fit_parts(self.size_bytes, self.part_size_bytes, self.part_count)
         return PartPlan(self.size_bytes, self.part_size_bytes, self.part_count)
+
+    @property
+    def job_is_on_its_way_out(self) -> bool:
+        """Whether the job's work is done and proved, and the scheduler has not told its end yet."""
+        has_arrived = self.state is State.DONE or (self.state is State.STAGED and self.direction is Direction.DOWNLOAD)
+        return has_arrived and self.job_id is not None and not self.job_ended and not self.cleaned
+
+    @property
+    def what(self) -> str:
+        """What is moved, in a word for people."""
+        return "file" if self.archive is None else "directory"
+
+
+def hidden_path(transfer_id: str, real_path: str, options: OperationOptions | None) -> str:
+    """Beside its target, or in it where it is to be added to what stands there."""
+    merges = options is not None and options.merges
+    return posixpath.join(real_path if merges else posixpath.dirname(real_path), names.temporary_name(transfer_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +210,8 @@ class HistoryEntry:
     at: datetime
     state: State
     message: str
+    number: int = 0
+    """Grows from line to line; 0 where it has not been written yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,24 +224,3 @@ class TransferFilter:
     states: tuple[State, ...] = ()
     before_id: str | None = None
     limit: int = 50
-
-
-def advance(transfer: Transfer, to: State, now: datetime, *, code: str | None = None, reason: str | None = None) -> Transfer:
-    """``transfer`` in its next state.
-
-    Raises:
-        Conflict: the state table has no such step.
-    """
-    if to not in FOLLOWS[transfer.direction].get(transfer.state, frozenset()):
-        raise Conflict(f"The transfer is {transfer.state}; it cannot become {to}.", data={"state": transfer.state.value})
-    return replace(
-        transfer,
-        state=to,
-        code=code,
-        reason=reason,
-        changed_at=now,
-        updated_at=now,
-        ended_at=now if to.is_end else None,
-        failed_looks=0,
-        job_missing_since=None,
-    )

@@ -47,6 +47,8 @@ class Receipt:
     bytes_moved: int
     etag: str | None
     proved: tuple[dict[str, str], ...] = ()
+    files: int = 0
+    """Files, directories and links that an operation has worked on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +63,22 @@ class Judgement:
 _ENDED_BADLY = {
     JobOutcome.FAILED: (
         "job_failed",
-        "The staging job ended with an error before it could say why; its log may tell more.",
+        "The staging job ended with an error before it could say why; read its log (jobLog), then try again.",
     ),
     JobOutcome.CANCELLED: (
         "job_cancelled",
-        "The staging job was cancelled on the cluster, by you or an administrator.",
+        "The staging job was cancelled on the cluster, by you or an administrator; ask the site's support if it was not you.",
     ),
     JobOutcome.TIMED_OUT: (
         "job_timed_out",
-        "The staging job reached its time limit; ask for more time or a faster partition.",
+        "The staging job reached its time limit; ask the administrators for a longer one or a faster partition.",
     ),
-    JobOutcome.NODE_FAILED: ("node_failed", "The compute node of the staging job failed; try again."),
+    JobOutcome.NODE_FAILED: ("node_failed", "The compute node of the staging job failed."),
     JobOutcome.OUT_OF_MEMORY: (
         "out_of_memory",
-        "The staging job ran out of memory; the system's directives need more.",
+        "The staging job ran out of memory; the administrators can give it more (the system's directives).",
     ),
-    JobOutcome.PREEMPTED: ("job_preempted", "The staging job was pushed aside by a job of higher priority; try again."),
+    JobOutcome.PREEMPTED: ("job_preempted", "The staging job was pushed aside by a job of higher priority."),
 }
 
 
@@ -96,12 +98,7 @@ def judge(
     """
     unclear = (now - unclear_since) if unclear_since else timedelta(0)
     if receipt is not None and receipt.ok:
-        # A receipt follows fsync and rename, so the bytes are there whatever became of the job afterwards. While
-        # the scheduler still calls it running it gets the grace time to end, so that "done" means no job is left.
-        if outcome in {JobOutcome.WAITING, JobOutcome.RUNNING} and unclear.total_seconds() < receipt_grace_seconds:
-            return Judgement(Verdict.MOVING if outcome is JobOutcome.RUNNING else Verdict.LOOK_AGAIN)
-        if outcome is JobOutcome.UNKNOWN and unclear.total_seconds() < receipt_grace_seconds:
-            return Judgement(Verdict.LOOK_AGAIN)
+        # A receipt follows fsync and rename, so the bytes are there whatever the scheduler says of the job.
         return Judgement(Verdict.ARRIVED)
     if outcome is JobOutcome.WAITING:
         return Judgement(Verdict.WAITING)
@@ -114,7 +111,7 @@ def judge(
             return Judgement(
                 Verdict.FAILED,
                 "job_lost",
-                "The staging job is known neither to the queue nor to accounting and left no receipt; try again.",
+                "The staging job is known neither to the queue nor to accounting and left no receipt.",
             )
         return Judgement(Verdict.LOOK_AGAIN)
     if receipt is not None and receipt.code != "interrupted":
@@ -125,7 +122,10 @@ def judge(
         return Judgement(
             Verdict.FAILED,
             "receipt_missing",
-            "The staging job ended, but left no receipt of its work, so the file is not known to be whole; try again.",
+            "The staging job ended, but left no receipt of its work, so the file is not known to be whole.",
         )
+    if outcome is JobOutcome.FAILED and receipt is not None:
+        # Its own process was asked to end, by somebody else than the scheduler.
+        return Judgement(Verdict.FAILED, "interrupted", receipt.message)
     code, reason = _ENDED_BADLY[outcome]
     return Judgement(Verdict.FAILED, code, reason)

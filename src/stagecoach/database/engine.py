@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from enum import IntEnum
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,27 @@ HEALTH_SECONDS = 3
 READS_ONLY = "stagecoach_reads_only"
 
 
+class Turn(IntEnum):
+    """What one transaction at a time does, over all processes: the numbers of PostgreSQL's advisory locks."""
+
+    MIGRATE = 7238501
+    COUNT_TRANSFERS = 7238502
+    COUNT_LOG_INS = 7238503
+    CHANGE_SETTINGS = 7238504
+    COUNT_TOKENS = 7238505
+
+
+async def take_turn(connection: AsyncConnection, turn: Turn) -> None:
+    """Until the transaction's end nobody else has it. On SQLite a writer is alone anyway."""
+    if connection.dialect.name == "postgresql":
+        await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({turn.value})")
+
+
 @asynccontextmanager
 async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """A transaction that only reads: on SQLite it does not wait for the writer's lock. Raises DatabaseUnavailable."""
     with _plain_errors():
-        async with engine.execution_options(**{READS_ONLY: True}).connect() as connection:
+        async with asyncio.timeout(_seconds(engine)), engine.execution_options(**{READS_ONLY: True}).connect() as connection:
             yield connection
 
 
@@ -42,8 +59,14 @@ async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """A transaction, committed at the end. Raises DatabaseUnavailable."""
     with _plain_errors():
-        async with engine.begin() as connection:
+        async with asyncio.timeout(_seconds(engine)), engine.begin() as connection:
             yield connection
+
+
+def _seconds(engine: AsyncEngine) -> float | None:
+    """A frozen server keeps its connections and minds no timeout of its own. SQLite has none to freeze, and its thread
+    would go on after a timeout of ours."""
+    return None if engine.dialect.name == "sqlite" else ANSWER_SECONDS
 
 
 @contextmanager
@@ -123,12 +146,13 @@ async def migrate(engine: AsyncEngine, revision: str = "head") -> None:
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
 
-    async with writing(engine) as connection:
-        if engine.dialect.name == "postgresql":
-            # A migration may take longer than any request, and may have to wait for another's.
-            await connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-            await connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7238501)")
-        await connection.run_sync(upgrade)
+    # Not in "writing": a migration may take longer than any request, and may have to wait for another's.
+    with _plain_errors():
+        async with engine.begin() as connection:
+            if engine.dialect.name == "postgresql":
+                await connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+            await take_turn(connection, Turn.MIGRATE)
+            await connection.run_sync(upgrade)
 
 
 async def require_current(engine: AsyncEngine) -> None:

@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import RowMapping, and_, func, insert, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import RowMapping, and_, bindparam, insert, not_, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from stagecoach.core.errors import StaleVersion
-from stagecoach.core.transfer import ENDS, Direction, HistoryEntry, State, Transfer, TransferFilter, WaitPolicy
-from stagecoach.database.engine import is_alive, reading, writing
+from stagecoach.core.bounds import Bounds, Usage, require_place, require_within
+from stagecoach.core.errors import RequestUnderWay, StaleVersion
+from stagecoach.core.operations import Operation, OperationOptions
+from stagecoach.core.transfer import ENDS, Archive, Direction, HistoryEntry, State, Transfer, TransferFilter, WaitPolicy
+from stagecoach.database.engine import Turn, is_alive, reading, take_turn, writing
+from stagecoach.database.followed_jobs import Sight, is_followed, is_free, is_still_so
 from stagecoach.database.tables import transfer_history, transfers
+from stagecoach.database.usage import read_usage
+from stagecoach.database.webhook_deliveries import add_delivery
 
 _COLUMNS = {field.name for field in fields(Transfer)}
+# One digest a part can be 700 KB a row: too much where many rows are shown and none is worked on.
+SHOWN = [column for column in transfers.c if column.name != "part_digests"]
+
+
+_PUT_OFF = (
+    update(transfers)
+    .where(transfers.c.id == bindparam("its_id"), transfers.c.version == bindparam("its_version"))
+    .values(
+        next_check_at=bindparam("due_at"),
+        lease_owner=None,
+        lease_until=None,
+        failed_looks=bindparam("looks"),
+        reason=bindparam("why"),
+    )
+)
 
 
 class Transfers:
@@ -23,41 +45,84 @@ class Transfers:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        self._put_offs: list[tuple[Transfer, datetime, asyncio.Future[bool]]] = []
+        self._putting_off: asyncio.Task[None] | None = None
 
-    async def add(self, transfer: Transfer, message: str) -> None:
-        """Insert a new row and the first line of its story."""
-        async with writing(self._engine) as connection:
-            await connection.execute(insert(transfers).values(**_to_row(transfer)))
-            await connection.execute(insert(transfer_history).values(**_story(transfer, message)))
+    async def add(self, transfer: Transfer, message: str, bounds: Bounds | None = None) -> None:
+        """Insert a new row and the first line of its story.
+
+        With ``bounds``, only if they leave room for it, however many ask at once. Raises as ``require_within`` does, and
+            RequestUnderWay: another row of its owner has its idempotency key.
+        """
+        try:
+            async with writing(self._engine) as connection:
+                if bounds is not None:
+                    await take_turn(connection, Turn.COUNT_TRANSFERS)
+                    # Its twin, that took the last place a moment ago, is no reason to refuse it.
+                    if transfer.idempotency_key is not None and await _has_key(connection, transfer):
+                        raise _under_way()
+                    usage = await read_usage(connection, transfer.owner, transfer.system, bounds, transfer.created_at)
+                    require_within(bounds, usage, transfer.system, transfer.size_bytes, transfer.created_at)
+                await connection.execute(insert(transfers).values(**_to_row(transfer)))
+                await connection.execute(insert(transfer_history).values(**_story(transfer, message)))
+        except IntegrityError as error:
+            # PostgreSQL names the index, SQLite its columns.
+            if "idempotency" not in str(error.orig):
+                raise
+            raise _under_way() from None
 
     async def get(self, transfer_id: str) -> Transfer | None:
         """The row, or None."""
         async with reading(self._engine) as connection:
             result = await connection.execute(select(transfers).where(transfers.c.id == transfer_id))
             row = result.mappings().first()
-        return _from_row(row) if row else None
+        return from_row(row) if row else None
+
+    async def find_by_idempotency_key(self, owner: str, key: str) -> Transfer | None:
+        """What the owner's request with this key made, or None."""
+        wanted = (transfers.c.owner == owner, transfers.c.idempotency_key == key)
+        async with reading(self._engine) as connection:
+            row = (await connection.execute(select(transfers).where(*wanted))).mappings().first()
+        return from_row(row) if row else None
 
     async def find_by_job(self, system: str, job_id: str) -> list[Transfer]:
-        """Newest first, because schedulers use job ids again."""
+        """By its present job or its first one. Newest first, because schedulers use job ids again.
+
+        Without ``part_digests``: to be shown, not to be saved.
+        """
         query = (
-            select(transfers)
-            .where(transfers.c.system == system, transfers.c.job_id == job_id)
+            select(*SHOWN)
+            .where(transfers.c.system == system, or_(transfers.c.job_id == job_id, transfers.c.first_job_id == job_id))
             .order_by(transfers.c.id.desc())
             .limit(10)
         )
         async with reading(self._engine) as connection:
-            return [_from_row(row) for row in (await connection.execute(query)).mappings()]
+            return [from_row(row) for row in (await connection.execute(query)).mappings()]
 
     async def history(self, transfer_id: str) -> list[HistoryEntry]:
         """Oldest first."""
-        query = select(transfer_history).where(transfer_history.c.transfer_id == transfer_id).order_by(transfer_history.c.number)
         async with reading(self._engine) as connection:
-            rows = (await connection.execute(query)).mappings().all()
-        return [HistoryEntry(row["at"], State(row["state"]), row["message"]) for row in rows]
+            return (await _stories(connection, [transfer_id]))[transfer_id]
+
+    async def changed_since(self, versions: Mapping[str, int]) -> list[tuple[Transfer, list[HistoryEntry]]]:
+        """Of the transfers with these ids those that have another version by now, each with its whole story.
+
+        Without ``part_digests``: to be shown, not to be saved.
+        """
+        async with reading(self._engine) as connection:
+            ids = select(transfers.c.id, transfers.c.version).where(transfers.c.id.in_(list(versions)))
+            changed = [row.id for row in await connection.execute(ids) if row.version != versions[row.id]]
+            if not changed:
+                return []
+            rows = await connection.execute(select(*SHOWN).where(transfers.c.id.in_(changed)))
+            found = [from_row(row) for row in rows.mappings()]
+            # After the rows: a line that is not there yet comes with the row's next version, never a version without its line.
+            stories = await _stories(connection, changed)
+        return [(transfer, stories[transfer.id]) for transfer in found]
 
     async def page(self, wanted: TransferFilter) -> Sequence[Transfer]:
-        """Newest first, at most ``wanted.limit``."""
-        query = select(transfers).order_by(transfers.c.id.desc()).limit(wanted.limit)
+        """Newest first, at most ``wanted.limit``. Without ``part_digests``: to be shown, not to be saved."""
+        query = select(*SHOWN).order_by(transfers.c.id.desc()).limit(wanted.limit)
         if wanted.owner is not None:
             query = query.where(transfers.c.owner == wanted.owner)
         if wanted.system is not None:
@@ -69,29 +134,23 @@ class Transfers:
         if wanted.before_id is not None:
             query = query.where(transfers.c.id < wanted.before_id)
         async with reading(self._engine) as connection:
-            return [_from_row(row) for row in (await connection.execute(query)).mappings()]
+            return [from_row(row) for row in (await connection.execute(query)).mappings()]
 
-    async def count_open(self, owner: str, system: str) -> int:
-        """Transfers of ``owner`` on ``system`` that have not ended and are not just waiting to be fetched."""
-        ended = [state.value for state in ENDS]
-        query = (
-            select(func.count())
-            .select_from(transfers)
-            .where(
-                transfers.c.owner == owner,
-                transfers.c.system == system,
-                transfers.c.state.not_in(ended),
-                or_(transfers.c.direction == Direction.UPLOAD.value, transfers.c.state != State.STAGED.value),
-            )
-        )
+    async def usage(self, owner: str, system: str, bounds: Bounds, now: datetime) -> Usage:
+        """What is under way of ``owner`` and of all, to be held against ``bounds``."""
         async with reading(self._engine) as connection:
-            return int((await connection.execute(query)).scalar_one())
+            return await read_usage(connection, owner, system, bounds, now)
 
-    async def save(self, transfer: Transfer, *messages: str, next_check_at: datetime | None) -> Transfer:
+    async def save(
+        self, transfer: Transfer, *messages: str, next_check_at: datetime | None, reopened_within: Bounds | None = None
+    ) -> Transfer:
         """Write the row if nobody else has since it was read, give back its lease, and add ``messages`` to its story.
 
+        Where its webhook is to be told of a new state, that is written as well: all of it or nothing. One that had ended is
+        saved as an open one only if ``reopened_within`` leaves a place for it, however many ask at once.
+
         Raises:
-            StaleVersion: the row moved on; read it again and decide again.
+            StaleVersion: the row moved on; read it again and decide again. TooManyTransfers: no place is left.
         """
         saved = replace(
             transfer,
@@ -100,30 +159,42 @@ class Transfers:
             lease_owner=None,
             lease_until=None,
         )
+        this_version = (transfers.c.id == transfer.id, transfers.c.version == transfer.version)
         async with writing(self._engine) as connection:
-            result = await connection.execute(
-                update(transfers)
-                .where(transfers.c.id == transfer.id, transfers.c.version == transfer.version)
-                .values(**_to_row(saved))
-            )
+            if reopened_within is not None:
+                await take_turn(connection, Turn.COUNT_TRANSFERS)
+                usage = await read_usage(connection, saved.owner, saved.system, reopened_within, saved.updated_at)
+                require_place(reopened_within, usage, saved.system)
+            # A version has one state, so what is read here is what the update below replaces.
+            before = await connection.scalar(select(transfers.c.state).where(*this_version)) if saved.webhook_url else None
+            result = await connection.execute(update(transfers).where(*this_version).values(**_to_row(saved)))
             if result.rowcount != 1:
                 raise StaleVersion("The transfer was changed by somebody else at the same time; try again.")
+            if before not in {None, saved.state.value}:
+                await add_delivery(connection, saved)
             for message in messages:
                 await connection.execute(insert(transfer_history).values(**_story(saved, message)))
         return saved
 
     async def claim_due(
-        self, worker: str, now: datetime, lease_seconds: float, limit: int, *, without_systems: Sequence[str] = ()
+        self,
+        worker: str,
+        now: datetime,
+        lease_seconds: float,
+        limit: int,
+        *,
+        without_systems: Sequence[str] = (),
+        without_jobs_of: Collection[str] = (),
     ) -> list[Transfer]:
         """Take rows that are due and that nobody holds; a dead worker's lease runs out by itself.
 
-        The lease is given back by :meth:`save` or :meth:`put_off`.
+        ``without_jobs_of`` names systems whose followed jobs are left to who asks their scheduler. The lease is given
+        back by :meth:`save` or :meth:`put_off`.
         """
         free = and_(
-            transfers.c.next_check_at.is_not(None),
-            transfers.c.next_check_at <= now,
-            or_(transfers.c.lease_until.is_(None), transfers.c.lease_until < now),
+            is_free(now),
             transfers.c.system.not_in(without_systems),
+            or_(transfers.c.system.not_in(without_jobs_of), not_(is_followed(now))),
         )
         due = (
             select(transfers.c.id).where(free).order_by(transfers.c.next_check_at).limit(limit).with_for_update(skip_locked=True)
@@ -139,23 +210,69 @@ class Transfers:
             if first.first() is None:
                 return []
         async with writing(self._engine) as connection:
-            return [_from_row(row) for row in (await connection.execute(claim)).mappings()]
+            return [from_row(row) for row in (await connection.execute(claim)).mappings()]
+
+    async def take(
+        self, sights: Sequence[Sight], worker: str, now: datetime, lease_seconds: float, *, due_in_seconds: float = 0.0
+    ) -> list[Transfer]:
+        """Those that are still as in ``sights``, held by nobody and due within ``due_in_seconds``; now leased."""
+        free = select(transfers.c.id).where(is_free(now, due_in_seconds), is_still_so(sights)).with_for_update(skip_locked=True)
+        claim = (
+            update(transfers)
+            .where(transfers.c.id.in_(free.scalar_subquery()))
+            .values(lease_owner=worker, lease_until=now + timedelta(seconds=lease_seconds))
+            .returning(transfers)
+        )
+        async with writing(self._engine) as connection:
+            return [from_row(row) for row in (await connection.execute(claim)).mappings()]
 
     async def put_off(self, transfer: Transfer, next_check_at: datetime) -> bool:
-        """Give the lease back, and note only why it waits; nothing happens, and it is false, when somebody else moved the row."""
+        """Give the lease back, and note only why it waits; nothing happens, and it is false, when somebody else moved the row.
+
+        Most looks end like this, many at a time: those that come while a transaction is under way share the next one.
+        """
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._put_offs.append((transfer, next_check_at, done))
+        if self._putting_off is None or self._putting_off.done():
+            self._putting_off = asyncio.create_task(self._put_all_off())
+        return await done
+
+    async def _put_all_off(self) -> None:
+        while self._put_offs:
+            some, self._put_offs = self._put_offs, []
+            try:
+                kept = await self._write_put_offs([(transfer, at) for transfer, at, _ in some])
+            except BaseException as error:
+                for _, _, done in some:
+                    if not done.done():
+                        done.set_exception(error)
+                if not isinstance(error, Exception):
+                    raise
+            else:
+                for transfer, _, done in some:
+                    if not done.done():
+                        done.set_result(transfer.id in kept)
+
+    async def _write_put_offs(self, some: Sequence[tuple[Transfer, datetime]]) -> set[str]:
+        """Ids of those whose version was still theirs."""
+        values = [
+            {
+                "its_id": transfer.id,
+                "its_version": transfer.version,
+                "due_at": next_check_at,
+                "looks": transfer.failed_looks,
+                "why": transfer.reason,
+            }
+            # Always in one order, so that two transactions never wait for each other's rows.
+            for transfer, next_check_at in sorted(some, key=lambda each: each[0].id)
+        ]
+        versions = {transfer.id: transfer.version for transfer, _ in some}
         async with writing(self._engine) as connection:
-            result = await connection.execute(
-                update(transfers)
-                .where(transfers.c.id == transfer.id, transfers.c.version == transfer.version)
-                .values(
-                    next_check_at=next_check_at,
-                    lease_owner=None,
-                    lease_until=None,
-                    failed_looks=transfer.failed_looks,
-                    reason=transfer.reason,
-                )
+            await connection.execute(_PUT_OFF, values)
+            found = await connection.execute(
+                select(transfers.c.id, transfers.c.version).where(transfers.c.id.in_(list(versions)))
             )
-        return result.rowcount == 1
+            return {row[0] for row in found if versions[row[0]] == row[1]}
 
     async def demand_cleaning(self, transfer_id: str, now: datetime) -> None:
         """Have an ended transfer cleaned once more: something may have been made for it after it was cleaned.
@@ -174,21 +291,49 @@ class Transfers:
         return await is_alive(self._engine)
 
 
+def _under_way() -> RequestUnderWay:
+    return RequestUnderWay("A request with this idempotency key came at the same time; ask again in a moment.")
+
+
+async def _has_key(connection: AsyncConnection, transfer: Transfer) -> bool:
+    wanted = (transfers.c.owner == transfer.owner, transfers.c.idempotency_key == transfer.idempotency_key)
+    return (await connection.execute(select(transfers.c.id).where(*wanted))).first() is not None
+
+
+async def _stories(connection: AsyncConnection, transfer_ids: Sequence[str]) -> dict[str, list[HistoryEntry]]:
+    history = transfer_history.c
+    query = select(transfer_history).where(history.transfer_id.in_(transfer_ids)).order_by(history.number)
+    stories: dict[str, list[HistoryEntry]] = {transfer_id: [] for transfer_id in transfer_ids}
+    for row in (await connection.execute(query)).mappings():
+        stories[row["transfer_id"]].append(HistoryEntry(row["at"], State(row["state"]), row["message"], row["number"]))
+    return stories
+
+
 def _to_row(transfer: Transfer) -> dict[str, Any]:
     row = asdict(transfer)
     row["proved"] = [dict(entry) for entry in transfer.proved]
     row["digests"] = dict(transfer.digests)
+    row["part_digests"] = {algorithm: list(values) for algorithm, values in transfer.part_digests.items()} or None
     for name in ("state", "direction", "wait"):
         row[name] = row[name].value
+    row["archive"] = transfer.archive.value if transfer.archive is not None else None
+    row["operation"] = transfer.operation.value if transfer.operation is not None else None
+    row["operation_options"] = transfer.operation_options.as_document() if transfer.operation_options is not None else None
     return row
 
 
-def _from_row(row: RowMapping) -> Transfer:
-    values = {name: row[name] for name in _COLUMNS}
+def from_row(row: RowMapping) -> Transfer:
+    """A transfer from all columns of its row, or from those in ``SHOWN``."""
+    values = {name: row[name] for name in _COLUMNS if name != "part_digests"}
     values["state"] = State(row["state"])
     values["direction"] = Direction(row["direction"])
     values["wait"] = WaitPolicy(row["wait"])
+    values["archive"] = Archive(row["archive"]) if row["archive"] is not None else None
+    values["operation"] = Operation(row["operation"]) if row["operation"] is not None else None
+    options = row["operation_options"]
+    values["operation_options"] = OperationOptions.of_document(options) if options is not None else None
     values["proved"] = tuple(row["proved"])
+    values["part_digests"] = {name: tuple(parts) for name, parts in (row.get("part_digests") or {}).items()}
     return Transfer(**values)
 
 

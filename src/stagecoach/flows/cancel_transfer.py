@@ -10,12 +10,13 @@ import logging
 from dataclasses import replace
 from datetime import datetime
 
-from stagecoach.core import names
 from stagecoach.core.access import Caller
 from stagecoach.core.errors import Conflict, StagecoachError, StaleVersion
-from stagecoach.core.tickets import MAX_RECEIPT_BYTES, read_receipt
-from stagecoach.core.transfer import Direction, State, Transfer, advance
-from stagecoach.flows.clean_up import end_job, remove_leftovers, seconds_until_last_look
+from stagecoach.core.operations import Operation
+from stagecoach.core.state_machine import Event, advance
+from stagecoach.core.transfer import Direction, State, Transfer
+from stagecoach.flows.clean_up import clean_up_now, end_job, remove_leftovers, seconds_until_last_look
+from stagecoach.flows.job_words import job_receipt
 from stagecoach.flows.show_transfers import show_transfer
 from stagecoach.flows.toolbox import Toolbox
 
@@ -29,10 +30,14 @@ LOOK_SECONDS = 0.3
 async def cancel_transfer(tools: Toolbox, caller: Caller, transfer_id: str) -> Transfer:
     """Returns the transfer, ``cancelled`` or still ``cancelling`` (or ``done``, when the file had already arrived).
 
+    Of a failed one that is kept for a retry, what is kept is dropped; it stays ``failed``.
+
     Raises:
         TransferNotFound, Conflict (it has ended otherwise)
     """
     transfer = await _promise(tools, caller, transfer_id)
+    if transfer.state is State.FAILED:
+        return await clean_up_now(tools, transfer)
     if transfer.state is not State.CANCELLING:
         return transfer
     try:
@@ -56,12 +61,19 @@ async def _promise(tools: Toolbox, caller: Caller, transfer_id: str) -> Transfer
         transfer = await show_transfer(tools, caller, transfer_id)
         if transfer.state in {State.CANCELLED, State.CANCELLING}:
             return transfer
+        if transfer.retry_until is not None and transfer.state is State.FAILED:
+            dropped = replace(transfer, retry_until=None)
+            try:
+                message = f"Given up by {caller.username}; what was kept is removed."
+                return await tools.transfers.save(dropped, message, next_check_at=tools.soon(INLINE_SECONDS))
+            except StaleVersion:
+                continue
         if transfer.state.is_end:
             raise Conflict(
                 f"The transfer has already ended ({transfer.state}); there is nothing to cancel.",
                 data={"state": transfer.state.value},
             )
-        cancelling = advance(transfer, State.CANCELLING, tools.now())
+        cancelling = advance(transfer, Event.CANCEL_ASKED, tools.now())
         try:
             return await tools.transfers.save(
                 cancelling, f"Cancelled by {caller.username}.", next_check_at=tools.soon(INLINE_SECONDS)
@@ -75,20 +87,25 @@ async def carry_out_cancel(tools: Toolbox, transfer: Transfer) -> Transfer:
     """One attempt; returns the transfer ``cancelled`` (nothing left), ``done``, or ``cancelling`` still. Saves nothing."""
     if not await end_job(tools, transfer):
         return transfer
-    if transfer.direction is Direction.UPLOAD and transfer.submission_tried:
-        content = await tools.store.read_object(transfer.bucket, names.receipt_key(transfer.id), MAX_RECEIPT_BYTES)
-        receipt = read_receipt(content, transfer)
+    if transfer.direction is not Direction.DOWNLOAD and transfer.submission_tried:
+        receipt = await job_receipt(tools, transfer, ended=False)
         if receipt is not None and receipt.ok:
-            done = advance(transfer, State.DONE, tools.now(), reason="The file had arrived before it could be cancelled.")
+            reason = f"The {transfer.what} had arrived before it could be cancelled."
+            if transfer.operation is not None:
+                reason = "It had been done before it could be cancelled."
+                transfer = replace(transfer, size_bytes=receipt.size_bytes, file_count=receipt.files, files_moved=receipt.files)
+            done = advance(transfer, Event.CANCEL_TOO_LATE, tools.now(), reason=reason)
             return replace(done, bytes_moved=receipt.size_bytes, proved=receipt.proved)
     cleaned = await remove_leftovers(tools, transfer)
     if not cleaned.cleaned:
         return transfer
-    return advance(cleaned, State.CANCELLED, tools.now(), reason="Cancelled on request.")
+    return advance(cleaned, Event.CANCEL_DONE, tools.now(), reason="Cancelled on request.")
 
 
 def end_message(transfer: Transfer) -> str:
     """The line of the story for a carried-out cancellation."""
+    if transfer.state is State.CANCELLED and transfer.operation is Operation.REMOVE:
+        return "The job has ended; what it had not removed yet stays."
     if transfer.state is State.CANCELLED:
         return "Nothing is left: no job, no multipart upload, no object, no temporary file."
     return transfer.reason or transfer.state.value

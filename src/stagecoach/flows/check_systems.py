@@ -10,6 +10,7 @@ import httpx
 from stagecoach.core import names
 from stagecoach.core.errors import AccountRequired, StagecoachError
 from stagecoach.core.paths import expanded_roots
+from stagecoach.flows.login_advice import credential_advice, login_advice
 from stagecoach.flows.submit_job import choose_job_directory
 from stagecoach.flows.toolbox import System, Toolbox
 from stagecoach.ports.files import FileKind
@@ -45,11 +46,20 @@ async def check_everything(
 
 
 async def _check_system(tools: Toolbox, name: str, system: System, username: str, *, store_ok: bool) -> AsyncIterator[Finding]:
-    login = await _tried(f"{name} login", lambda: _login(system, username), f"See systems.{name}.ssh{_way_in(system, username)}.")
+    if system.login is not None:
+        advice = credential_advice(name, system.settings, username)
+        credential = await _tried(f"{name} credential", lambda: _credential(system, username), advice)
+        yield credential
+        if not credential.ok:
+            return
+    login = await _tried(f"{name} login", lambda: _login(system, username), login_advice(name, system.settings, username))
     yield login
     if not login.ok:
         return
     yield await _tried(f"{name} scheduler", lambda: system.scheduler.ping(username), f"See systems.{name}.scheduler.")
+    if system.settings.scheduler.rest is not None:
+        where = f"See systems.{name}.scheduler.rest."
+        yield await _tried(f"{name} slurmrestd", lambda: system.compute.ping(username), where)
     yield await _tried(f"{name} directives", lambda: _directives(system, username), f"See systems.{name}.directives.")
     if system.settings.s3_url is not None and store_ok:
         yield await _tried(f"{name} presigned URLs", lambda: _presigned(tools, username, "system", name), "")
@@ -65,13 +75,6 @@ async def _tried(what: str, check: Callable[[], Awaitable[str]], advice: str) ->
         return Finding(True, what, await check())
     except StagecoachError as error:
         return Finding(False, what, f"{error.message} {advice}".strip())
-
-
-def _way_in(system: System, username: str) -> str:
-    ssh = system.settings.ssh
-    if ssh is None:
-        return ""
-    return f" ({ssh.host}:{ssh.port}, key {ssh.credentials.key_file.replace('{user}', username)})"
 
 
 async def _directives(system: System, username: str) -> str:
@@ -91,7 +94,7 @@ async def _database(tools: Toolbox) -> str:
 async def _store(tools: Toolbox, username: str) -> str:
     bucket = names.bucket_name(tools.settings.s3.bucket_prefix, username)
     await tools.store.ensure_bucket(bucket)
-    key = names.ticket_key("check-" + tools.new_id())
+    key = names.ticket_key(names.CHECK_PREFIX + tools.new_id())
     try:
         await tools.store.write_object(bucket, key, b"check")
         content = await tools.store.read_object(bucket, key, 16)
@@ -105,7 +108,7 @@ async def _store(tools: Toolbox, username: str) -> str:
 async def _presigned(tools: Toolbox, username: str, audience: Audience, system: str | None) -> str:
     """Tried from here; where only others reach the address, the message says so."""
     bucket = names.bucket_name(tools.settings.s3.bucket_prefix, username)
-    key = names.ticket_key("check-" + tools.new_id())
+    key = names.ticket_key(names.CHECK_PREFIX + tools.new_id())
     url = tools.store.presign("PUT", bucket, key, audience=audience, ttl_seconds=60, system=system)
     address = url.split(f"/{bucket}", 1)[0]
     try:
@@ -126,13 +129,19 @@ async def _presigned(tools: Toolbox, username: str, audience: Audience, system: 
     return f"{address} accepts them."
 
 
+async def _credential(system: System, username: str) -> str:
+    assert system.login is not None  # noqa: S101 - asked only then
+    return f"{await system.login.show_credential(username)}."
+
+
 async def _login(system: System, username: str) -> str:
+    entered = "" if system.login is None else f": {await system.login.try_login(username)}"
     home = await system.files.home(username)
-    return f"works as {username} (home {home})."
+    return f"works as {username} (home {home}){entered}."
 
 
 async def _work_directory(tools: Toolbox, system: System, username: str) -> str:
-    directory = await choose_job_directory(system, username, "check-" + tools.new_id())
+    directory = await choose_job_directory(system, username, names.CHECK_PREFIX + tools.new_id())
     await system.files.make_directory(username, directory)
     await system.files.write_file(username, f"{directory}/check", b"check", 0o600)
     await system.files.remove_tree(username, directory)

@@ -6,7 +6,6 @@ Each step can be repeated. The job goes first, since a mover that still runs wou
 from __future__ import annotations
 
 import logging
-import posixpath
 from dataclasses import replace
 from datetime import timedelta
 
@@ -21,6 +20,9 @@ log = logging.getLogger(__name__)
 
 # How long a job may still come to exist after its submission's answer was lost (a frozen controller that wakes up).
 LATE_JOB_SECONDS = 120
+CLEANING_LOOK_SECONDS = 2.0
+# A job whose work is done and proved ends by itself.
+ON_ITS_WAY_OUT_SECONDS = 60
 MAX_LOG_BYTES = 16 * 1024
 SYSTEM_AWAY_SECONDS = 24 * 3600
 # A client's completion may have been on its way when its upload was aborted, and some stores let it win.
@@ -73,14 +75,13 @@ def seconds_until_last_look(transfer: Transfer) -> float | None:
 
 async def end_job(tools: Toolbox, transfer: Transfer) -> bool:
     """Whether no job of this transfer can run any more. Asks the scheduler to cancel what still can."""
-    if not transfer.submission_tried:
+    if not transfer.submission_tried or (transfer.state is State.DONE and transfer.job_ended):
         return True
     scheduler = _system(tools, transfer).scheduler
     open_jobs = [job for job in await _jobs(tools, transfer) if not job.phase.is_final]
     if not open_jobs:
         return True
-    if transfer.state is State.DONE and tools.now() - transfer.changed_at < timedelta(seconds=60):
-        # Its work is done and proved; it is only on its way out.
+    if transfer.state is State.DONE and tools.now() - transfer.changed_at < timedelta(seconds=ON_ITS_WAY_OUT_SECONDS):
         return False
     for job in open_jobs:
         await scheduler.cancel(transfer.owner, job.job_id)
@@ -89,6 +90,8 @@ async def end_job(tools: Toolbox, transfer: Transfer) -> bool:
 
 async def remove_staged_data(tools: Toolbox, transfer: Transfer) -> None:
     """No multipart and no object of this transfer is left in the store."""
+    if transfer.operation is not None:
+        return  # it had nothing there
     key = names.object_key(transfer.id)
     upload_ids = set(await tools.store.find_multiparts(transfer.bucket, key))
     if transfer.upload_id:
@@ -99,13 +102,13 @@ async def remove_staged_data(tools: Toolbox, transfer: Transfer) -> None:
 
 
 async def remove_from_system(tools: Toolbox, transfer: Transfer) -> Transfer:
-    """No temporary file and no job directory is left; the tail of the job's log is kept in the row."""
+    """No temporary file (or directory) and no job directory is left; the tail of the job's log is kept in the row."""
     if transfer.job_directory is None:
         return transfer
     files = _system(tools, transfer).files
-    if transfer.direction is Direction.UPLOAD:
-        hidden = posixpath.join(posixpath.dirname(transfer.real_path), names.temporary_name(transfer.id))
-        await files.remove_file(transfer.owner, hidden)
+    if transfer.hidden_path is not None:
+        # A directory where an archive was unpacked, or where its owner made one in the hidden file's place.
+        await files.remove_tree(transfer.owner, transfer.hidden_path)
     kept = await keep_job_log(tools, transfer)
     await files.remove_tree(transfer.owner, transfer.job_directory)
     return kept
@@ -132,10 +135,14 @@ async def keep_job_log(tools: Toolbox, transfer: Transfer) -> Transfer:
 
 async def _jobs(tools: Toolbox, transfer: Transfer) -> list[JobReport]:
     scheduler = _system(tools, transfer).scheduler
-    if transfer.job_id is None:
-        return await scheduler.find(transfer.owner, transfer.job_name)
-    reports = await scheduler.reports([JobKey(transfer.job_id, transfer.job_name, transfer.owner)])
-    return list(reports.values())
+    if transfer.job_id is not None:
+        reports = await scheduler.reports([JobKey(transfer.job_id, transfer.job_name, transfer.owner)])
+        if reports:
+            return list(reports.values())
+    # "No such job" is believed of a controller that answers (one that is away may say it too), and when it is said to
+    # the job's owner, from whom nothing is hidden.
+    await scheduler.ping(transfer.owner)
+    return await scheduler.find(transfer.owner, transfer.job_name)
 
 
 def _system(tools: Toolbox, transfer: Transfer) -> System:

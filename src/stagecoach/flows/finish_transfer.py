@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from stagecoach.core import names
 from stagecoach.core.access import Caller
-from stagecoach.core.errors import Conflict, PartsMissing, StaleVersion
+from stagecoach.core.digests import PartDigests, differing_parts, is_md5, with_digests
+from stagecoach.core.errors import Conflict, PartsDiffer, PartsMissing, StaleVersion
 from stagecoach.core.parts import multipart_etag
-from stagecoach.core.transfer import Direction, State, Transfer, advance
+from stagecoach.core.state_machine import Event, advance
+from stagecoach.core.transfer import Direction, State, Transfer, WaitPolicy
 from stagecoach.flows.receive_object import receive_object
-from stagecoach.flows.show_transfers import show_transfer
+from stagecoach.flows.show_transfers import show_own_transfer
 from stagecoach.flows.sign_urls import sign_complete_url, sign_part_urls
 from stagecoach.flows.toolbox import Toolbox
 from stagecoach.ports.object_store import StoredPart
+
+MAX_TICKET_BYTES = 16 * 1024 * 1024
+
+_ENDS_BY_ITSELF = "This is an operation on files within the system; it has no parts, and ends by itself."
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +35,17 @@ class PartsReport:
 
 
 async def list_parts(tools: Toolbox, caller: Caller, transfer_id: str) -> PartsReport:
-    """What is there, and fresh URLs for what is missing or has the wrong size.
+    """What is there, and fresh URLs for what is missing, has the wrong size or is not what the client said it is.
 
     Raises:
-        TransferNotFound; Conflict: not an upload that is being received.
+        TransferNotFound; PermissionRefused: it is somebody else's. Conflict: not an upload that is being received.
     """
-    transfer = await show_transfer(tools, caller, transfer_id)
+    transfer = await show_own_transfer(tools, caller, transfer_id)
     _require_receiving(transfer)
     stored = await _open_parts(tools, transfer)
     if stored is None:
         raise Conflict("The upload is already complete.", data={"state": transfer.state.value})
-    missing = _missing(transfer, stored)
+    missing = sorted({*_missing(transfer, stored), *await _differing(tools, transfer, stored)})
     urls = dict(zip(missing, sign_part_urls(tools, transfer, missing), strict=True))
     return PartsReport(transfer, stored, urls, sign_complete_url(tools, transfer))
 
@@ -49,6 +56,7 @@ async def finish_transfer(
     transfer_id: str,
     digests: Mapping[str, str] | None = None,
     etag: str | None = None,
+    part_digests: PartDigests | None = None,
 ) -> Transfer:
     """Upload: completes the multipart unless the client has, and lets the staging job go. Download: the object may go.
 
@@ -56,26 +64,27 @@ async def finish_transfer(
     (``rclone serve s3``) leave the mover nothing else to prove the object by.
 
     Raises:
-        TransferNotFound; PartsMissing, with the numbers; Conflict: the state does not allow it.
+        TransferNotFound; PermissionRefused: it is somebody else's. PartsMissing and PartsDiffer, with the numbers;
+            DigestRefused; Conflict: the state does not allow it. Nothing has changed then, and what is wrong can be put again.
     """
     for _ in range(10):
-        transfer = await show_transfer(tools, caller, transfer_id)
+        transfer = await show_own_transfer(tools, caller, transfer_id)
         try:
+            if transfer.operation is not None:
+                raise Conflict(_ENDS_BY_ITSELF, data={"state": transfer.state.value})
             if transfer.direction is Direction.DOWNLOAD:
                 return await _finish_download(tools, transfer)
-            return await _finish_upload(tools, transfer, digests, etag)
+            return await _finish_upload(tools, transfer, with_digests(transfer, digests or {}, part_digests or {}), etag)
         except StaleVersion:
             # The worker sees the object at the same moment; look again at what became of it.
             continue
     raise StaleVersion("The transfer changes all the time; try again.")
 
 
-async def _finish_upload(tools: Toolbox, transfer: Transfer, digests: Mapping[str, str] | None, etag: str | None) -> Transfer:
-    said = {**transfer.digests, **(digests or {})}
-    if any(said[name] != value for name, value in transfer.digests.items()):
-        raise Conflict("The digest is not the one that was given when the upload began; it stays with that one.")
+async def _finish_upload(tools: Toolbox, transfer: Transfer, said: Transfer, etag: str | None) -> Transfer:
+    """``said`` is the transfer with the digests that came just now."""
     if transfer.state in {State.STAGED, State.QUEUED, State.MOVING, State.DONE}:
-        if said != transfer.digests:
+        if said != transfer:
             raise Conflict(
                 f"The upload is {transfer.state}, so its digest comes too late to be compared; give it with the request "
                 "that begins the upload, or with this one before the upload is completed.",
@@ -83,7 +92,13 @@ async def _finish_upload(tools: Toolbox, transfer: Transfer, digests: Mapping[st
             )
         return transfer
     _require_receiving(transfer)
-    transfer = replace(transfer, digests=said)
+    if transfer.wait is WaitPolicy.IN_JOB and said != transfer:
+        raise Conflict(
+            "On this system the staging job itself waits for the object, and has read its ticket, so a digest comes too late "
+            "to be compared; give it with the request that begins the upload.",
+            data={"state": transfer.state.value},
+        )
+    has_news, transfer = said != transfer, said
     key = names.object_key(transfer.id)
     if await tools.store.head_object(transfer.bucket, key) is None and (stored := await _open_parts(tools, transfer)) is not None:
         missing = _missing(transfer, stored)
@@ -92,6 +107,16 @@ async def _finish_upload(tools: Toolbox, transfer: Transfer, digests: Mapping[st
                 f"{len(missing)} of {transfer.part_count} parts are missing or have the wrong size; put them and try again.",
                 data={"missing": missing[:100], "missing_count": len(missing)},
             )
+        differing = await _differing(tools, transfer, stored)
+        if differing:
+            raise PartsDiffer(
+                f"{len(differing)} of {transfer.part_count} parts in the staging area are not what their MD5 says "
+                f"({', '.join(map(str, differing[:10]))}{', …' if len(differing) > 10 else ''}); put them again and try again.",
+                data={"differing": differing[:100], "differing_count": len(differing)},
+            )
+        if has_news:
+            # Kept before: the worker may see the whole object first, and goes on with what the row says.
+            transfer = await tools.transfers.save(transfer, next_check_at=tools.now())
         await tools.store.complete_multipart(transfer.bucket, key, transfer.upload_id or "", stored)
         etag = multipart_etag([part.etag for part in stored])
     received = await receive_object(tools, transfer, said_etag=etag)
@@ -110,15 +135,17 @@ async def _finish_download(tools: Toolbox, transfer: Transfer) -> Transfer:
             f"The download is {transfer.state}; it can be finished when it is staged.",
             data={"state": transfer.state.value},
         )
-    done = advance(transfer, State.DONE, tools.now(), reason="The client has fetched it.")
+    done = advance(transfer, Event.FETCHED, tools.now(), reason="The download was fetched.")
     saved = await tools.transfers.save(
-        done, "The client has fetched it; the staged object is removed.", next_check_at=tools.now()
+        done, "The download was fetched; its copy in the staging area is removed.", next_check_at=tools.now()
     )
     tools.nudge_worker()
     return saved
 
 
 def _require_receiving(transfer: Transfer) -> None:
+    if transfer.operation is not None:
+        raise Conflict(_ENDS_BY_ITSELF, data={"state": transfer.state.value})
     if transfer.direction is not Direction.UPLOAD:
         raise Conflict("This is a download; it has no parts to put.", data={"state": transfer.state.value})
     if transfer.state is not State.RECEIVING:
@@ -135,6 +162,25 @@ async def _open_parts(tools: Toolbox, transfer: Transfer) -> list[StoredPart] | 
     if stored is None and await tools.store.head_object(transfer.bucket, key) is None:
         raise Conflict("The store no longer knows this multipart upload; begin a new transfer.")
     return stored
+
+
+async def _differing(tools: Toolbox, transfer: Transfer, stored: list[StoredPart]) -> list[int]:
+    """Numbers of parts whose ETag in the store is an MD5, but not the one that the client gave."""
+    differing = differing_parts(transfer.part_digests.get("md5", ()), {part.number: part.etag for part in stored})
+    return differing if differing and await _etags_are_md5s(tools, transfer) else []
+
+
+async def _etags_are_md5s(tools: Toolbox, transfer: Transfer) -> bool:
+    """Where the store encrypts with keys of its own, ETags look like MD5s and are none: our own ticket shows it.
+
+    What is not compared here is compared on the cluster, with the data itself.
+    """
+    key = names.ticket_key(transfer.id)
+    found = await tools.store.head_object(transfer.bucket, key)
+    content = await tools.store.read_object(transfer.bucket, key, MAX_TICKET_BYTES)
+    if found is None or content is None or not is_md5(found.etag):
+        return True
+    return found.etag.strip('"').lower() == hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def _missing(transfer: Transfer, stored: list[StoredPart]) -> list[int]:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from stagecoach.core import names
 from stagecoach.core.polling import next_look_seconds
-from stagecoach.core.transfer import Direction, State, Transfer, WaitPolicy, advance
+from stagecoach.core.state_machine import Event, advance
+from stagecoach.core.transfer import Direction, State, Transfer, WaitPolicy
+from stagecoach.core.waiting_words import why_it_waits
 from stagecoach.flows.cancel_transfer import carry_out_cancel, end_message
-from stagecoach.flows.clean_up import clean_up, remove_staged_data, seconds_until_last_look
-from stagecoach.flows.follow_job import follow_job
+from stagecoach.flows.clean_up import CLEANING_LOOK_SECONDS, clean_up, remove_staged_data, seconds_until_last_look
+from stagecoach.flows.fail_transfer import end_line, fail
+from stagecoach.flows.follow_job import follow_by_words, follow_job, see_job_out
+from stagecoach.flows.keep_failed import keep_for_retry
 from stagecoach.flows.receive_object import receive_object
-from stagecoach.flows.release_job import release_job, save_released
-from stagecoach.flows.toolbox import JOB_URL_TTL_SECONDS, Toolbox
-from stagecoach.flows.write_ticket import write_ticket, write_ticket_url
+from stagecoach.flows.release_job import release_job
+from stagecoach.flows.renew_ticket import renew_ticket_in_time
+from stagecoach.flows.submit_attempt import save_submitted, submit_attempt
+from stagecoach.flows.submit_job import waits_held
+from stagecoach.flows.toolbox import Toolbox
 from stagecoach.ports.scheduler import JobReport
 
 UPLOAD_GONE_SECONDS = 60.0
-CLEANING_LOOK_SECONDS = 2.0
 # A listing of 10,000 parts is ten requests; who sends so many need not be seen more often than every five seconds.
 PARTS_LISTED_PER_SECOND = 2000
 
@@ -31,26 +37,45 @@ class Look:
     next_seconds: float | None
 
 
-def follows_job(transfer: Transfer) -> bool:
-    """Whether the scheduler's report is needed for the next look."""
-    if transfer.job_id is None:
-        return False
-    return transfer.state in {State.QUEUED, State.MOVING} or (
-        transfer.state is State.RECEIVING and transfer.wait is WaitPolicy.IN_JOB
-    )
+async def look_at_transfer(tools: Toolbox, transfer: Transfer, report: JobReport | None, least_seconds: float = 0.0) -> None:
+    """Look, act, save. Raises StaleVersion when somebody else moved the transfer, and what the outside raises.
 
-
-async def look_at_transfer(tools: Toolbox, transfer: Transfer, report: JobReport | None) -> None:
-    """Look, act, save. Raises StaleVersion when somebody else moved the transfer, and what the outside raises."""
+    ``least_seconds``: not again before, while nothing changes its state; so many others want to be looked at.
+    """
     if transfer.state is State.STAGED and transfer.direction is Direction.UPLOAD and not _is_over(tools, transfer):
-        released = await release_job(tools, transfer)
-        await save_released(tools, released, tools.settings.worker.poll_min_seconds)
+        await save_submitted(tools, await release_job(tools, transfer))
+        return
+    if transfer.job_id is None and transfer.state in {State.QUEUED, State.RECEIVING} and not _is_over(tools, transfer):
+        is_held = transfer.state is State.RECEIVING and waits_held(transfer)
+        await save_submitted(tools, await submit_attempt(tools, transfer, held=is_held))
         return
     look = await _look(tools, transfer, report)
+    if look.next_seconds and look.transfer.state is transfer.state:
+        look = replace(look, next_seconds=max(look.next_seconds, least_seconds))
     # A look that went well ends the trouble of those before it; the reason of an end stays.
-    after = replace(look.transfer, failed_looks=0, reason=look.transfer.reason if look.transfer.state.is_end else None)
-    if look.transfer == transfer and look.message is None and look.next_seconds is not None:
-        await tools.transfers.put_off(after, tools.soon(look.next_seconds or 0))
+    reason = look.transfer.reason if look.transfer.state.is_end else None
+    if look.transfer.state is State.QUEUED:
+        reason = why_it_waits(look.transfer.job_reason)
+    await _save_look(tools, transfer, replace(look, transfer=replace(look.transfer, failed_looks=0, reason=reason)))
+
+
+async def look_between_asks(tools: Toolbox, transfer: Transfer) -> None:
+    """Look at a transfer with a followed job while its scheduler may not be asked: at what the job and the client did.
+
+    Raises as :func:`look_at_transfer` does.
+    """
+    if transfer.state is State.RECEIVING:
+        await look_at_transfer(tools, transfer, None)
+        return
+    followed = await follow_by_words(tools, transfer)
+    await _save_look(tools, transfer, _next(tools, followed.transfer, followed.message))
+
+
+async def _save_look(tools: Toolbox, transfer: Transfer, look: Look) -> None:
+    after = look.transfer
+    is_same = replace(after, failed_looks=transfer.failed_looks, reason=transfer.reason) == transfer
+    if is_same and look.message is None and look.next_seconds is not None:
+        await tools.transfers.put_off(after, tools.soon(look.next_seconds))
         return
     messages = (look.message,) if look.message else ()
     next_check_at = tools.soon(look.next_seconds) if look.next_seconds is not None else None
@@ -60,10 +85,16 @@ async def look_at_transfer(tools: Toolbox, transfer: Transfer, report: JobReport
 
 
 async def _look(tools: Toolbox, transfer: Transfer, report: JobReport | None) -> Look:
+    if transfer.job_is_on_its_way_out and (transfer.state.is_end or not _is_over(tools, transfer)):
+        transfer = await see_job_out(tools, transfer, report)
+        if not transfer.job_ended:
+            return Look(transfer, None, CLEANING_LOOK_SECONDS)
     if transfer.state.is_end:
         if transfer.cleaned:
             await remove_staged_data(tools, transfer)
             return Look(transfer, None, None)
+        if transfer.retry_until is not None:
+            return await _keep(tools, transfer, transfer.retry_until)
         cleaned = await clean_up(tools, transfer)
         return Look(cleaned, None, seconds_until_last_look(cleaned) if cleaned.cleaned else CLEANING_LOOK_SECONDS)
     if transfer.state is State.CANCELLING:
@@ -74,10 +105,14 @@ async def _look(tools: Toolbox, transfer: Transfer, report: JobReport | None) ->
     if transfer.state is State.PREPARING:
         return _interrupted(tools, transfer)
     if transfer.state in {State.QUEUED, State.MOVING}:
+        if transfer.job_id is None:
+            return _expired(tools, transfer)
         followed = await follow_job(tools, transfer, report)
         if followed.transfer.state is State.QUEUED and _is_over(tools, followed.transfer):
             return _expired(tools, followed.transfer)
-        return _next(tools, await _with_fresh_urls(tools, followed.transfer), followed.message)
+        if followed.next_seconds is not None:
+            return Look(followed.transfer, followed.message, followed.next_seconds)
+        return _next(tools, await renew_ticket_in_time(tools, followed.transfer), followed.message)
     if transfer.state is State.RECEIVING:
         return await _receive(tools, transfer, report)
     if _is_over(tools, transfer):
@@ -85,25 +120,26 @@ async def _look(tools: Toolbox, transfer: Transfer, report: JobReport | None) ->
     return _next(tools, transfer, None)
 
 
+async def _keep(tools: Toolbox, transfer: Transfer, until: datetime) -> Look:
+    """A failed transfer waits for its owner's word; what nobody asks for any more is removed."""
+    seconds = (until - tools.now()).total_seconds()
+    if seconds <= 0:
+        # Saved before anything is removed, so that no retry begins meanwhile.
+        return Look(replace(transfer, retry_until=None), "Nobody retried it in time; what was kept is removed.", 0.0)
+    kept = await keep_for_retry(tools, transfer)
+    return Look(transfer, None, CLEANING_LOOK_SECONDS) if kept is None else Look(kept, None, seconds)
+
+
 def _next(tools: Toolbox, transfer: Transfer, message: str | None) -> Look:
     """Look again when it is time: at once after an end, at the expiry of a staged download, else as things go."""
     worker, now = tools.settings.worker, tools.now()
     if transfer.state.is_end:
         return Look(transfer, message, 0.0)
+    if transfer.job_is_on_its_way_out:
+        return Look(transfer, message, CLEANING_LOOK_SECONDS)
     if transfer.state is State.STAGED and transfer.direction is Direction.DOWNLOAD and transfer.expires_at:
         return Look(transfer, message, max((transfer.expires_at - now).total_seconds(), worker.poll_min_seconds))
     return Look(transfer, message, next_look_seconds(transfer, now, worker.poll_min_seconds, worker.poll_max_seconds))
-
-
-async def _with_fresh_urls(tools: Toolbox, transfer: Transfer) -> Transfer:
-    """A queue may be longer than the life of a presigned URL: sign again what waits in the ticket."""
-    # The ticket is an object of the bucket, so the bucket's rule ends its life as well.
-    life = min(JOB_URL_TTL_SECONDS, tools.settings.s3.object_life_seconds)
-    if transfer.state is not State.QUEUED or (tools.now() - transfer.updated_at).total_seconds() < life / 3:
-        return transfer
-    await write_ticket(tools, transfer)
-    await write_ticket_url(tools, transfer)
-    return replace(transfer, updated_at=tools.now())
 
 
 def _is_over(tools: Toolbox, transfer: Transfer) -> bool:
@@ -112,7 +148,7 @@ def _is_over(tools: Toolbox, transfer: Transfer) -> bool:
 
 def _interrupted(tools: Toolbox, transfer: Transfer) -> Look:
     reason = "The service was interrupted while it prepared the transfer; nothing was moved. Begin it again."
-    return Look(advance(transfer, State.FAILED, tools.now(), code="interrupted", reason=reason), reason, 0.0)
+    return Look(advance(transfer, Event.FAILED, tools.now(), code="interrupted", reason=reason), reason, 0.0)
 
 
 def _expired(tools: Toolbox, transfer: Transfer) -> Look:
@@ -122,7 +158,7 @@ def _expired(tools: Toolbox, transfer: Transfer) -> Look:
         reason = "The staged object was kept for its time and is removed now; begin the download again if you need it."
     else:
         reason = "The upload was not completed in time; its parts are removed. Begin it again."
-    return Look(advance(transfer, State.EXPIRED, tools.now(), code="expired", reason=reason), reason, 0.0)
+    return Look(advance(transfer, Event.EXPIRED, tools.now(), code="expired", reason=reason), reason, 0.0)
 
 
 async def _receive(tools: Toolbox, transfer: Transfer, report: JobReport | None) -> Look:
@@ -139,8 +175,8 @@ async def _receive(tools: Toolbox, transfer: Transfer, report: JobReport | None)
         since = transfer.job_missing_since or now
         if (now - since).total_seconds() < UPLOAD_GONE_SECONDS:
             return Look(replace(transfer, job_missing_since=since), None, tools.settings.worker.poll_min_seconds)
-        reason = "The multipart upload is gone from the store (aborted or expired there); begin a new transfer."
-        return Look(advance(transfer, State.FAILED, now, code="upload_gone", reason=reason), reason, 0.0)
+        reason = "The parts put so far are gone from the staging area (aborted or expired there); begin the upload again."
+        return Look(advance(transfer, Event.FAILED, now, code="upload_gone", reason=reason), reason, 0.0)
     transfer = replace(transfer, job_missing_since=None)
     staged = sum(part.size_bytes for part in stored)
     if staged != transfer.bytes_staged:
@@ -148,7 +184,8 @@ async def _receive(tools: Toolbox, transfer: Transfer, report: JobReport | None)
     if transfer.wait is WaitPolicy.IN_JOB and report is not None:
         transfer = replace(transfer, job_state=report.state[:64], job_reason=report.reason or None)
         if report.phase.is_final:
-            reason = f"The staging job that was to wait for the object ended ({report.state}); begin a new transfer."
-            return Look(advance(transfer, State.FAILED, now, code="job_ended_early", reason=reason), reason, 0.0)
+            reason = f"The staging job ended ({report.state}) before the upload was complete."
+            failed = fail(tools, transfer, "job_ended_early", reason)
+            return Look(failed, end_line(failed), 0.0)
     look = _next(tools, transfer, None)
     return replace(look, next_seconds=max(look.next_seconds or 0.0, transfer.part_count / PARTS_LISTED_PER_SECOND))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from stagecoach.core import names
-from stagecoach.core.transfer import State, Transfer, advance
+from stagecoach.core.state_machine import Event, advance
+from stagecoach.core.transfer import Transfer
 from stagecoach.flows.toolbox import Toolbox
 
 
@@ -28,9 +29,9 @@ async def receive_object(tools: Toolbox, transfer: Transfer, said_etag: str | No
             f"The uploaded object has {found.size_bytes} bytes, but {transfer.size_bytes} were announced; "
             "nothing was written on the cluster. Begin a new transfer with the right size."
         )
-        failed = advance(transfer, State.FAILED, now, code="size_mismatch", reason=reason)
+        failed = advance(transfer, Event.FAILED, now, code="size_mismatch", reason=reason)
         return Received(replace(failed, bytes_staged=found.size_bytes), reason)
-    staged = advance(transfer, State.STAGED, now)
+    staged = advance(transfer, Event.COMPLETED, now)
     life = tools.settings.s3.object_life_seconds
     return Received(
         replace(
@@ -39,5 +40,5 @@ async def receive_object(tools: Toolbox, transfer: Transfer, said_etag: str | No
             bytes_staged=found.size_bytes,
             expires_at=tools.soon(life),
         ),
-        f"The object is whole in the staging area ({found.size_bytes} bytes).",
+        f"The upload is complete: {found.size_bytes} bytes are in the staging area.",
     )

@@ -1,4 +1,4 @@
-"""Brings the rules of existing buckets in line with the settings, after a restart with changed ones."""
+"""Brings the rules of existing buckets in line with the settings, after a restart with other ones or a change of them."""
 
 from __future__ import annotations
 

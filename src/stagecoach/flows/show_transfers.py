@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from stagecoach.core.access import Caller
-from stagecoach.core.errors import JobNotFound, TransferNotFound
+from stagecoach.core.errors import JobNotFound, PermissionRefused, TransferNotFound
 from stagecoach.core.transfer import HistoryEntry, Transfer, TransferFilter
+from stagecoach.core.webhooks import webhook_host
 from stagecoach.flows.toolbox import Toolbox
 
 _ID = re.compile(r"[0-9a-z]{26}")
@@ -22,10 +23,38 @@ async def show_transfer(tools: Toolbox, caller: Caller, transfer_id: str) -> Tra
     return transfer
 
 
+async def show_own_transfer(tools: Toolbox, caller: Caller, transfer_id: str) -> Transfer:
+    """For what carries data: an administrator sees everybody's transfers, and reads and writes nobody's files.
+
+    Raises TransferNotFound, PermissionRefused.
+    """
+    transfer = await show_transfer(tools, caller, transfer_id)
+    if transfer.owner != caller.username:
+        raise PermissionRefused(f"This is {transfer.owner}'s transfer; its data is for nobody else.")
+    return transfer
+
+
 async def show_history(tools: Toolbox, caller: Caller, transfer_id: str) -> tuple[Transfer, list[HistoryEntry]]:
     """The transfer and its story, oldest line first. Raises TransferNotFound."""
     transfer = await show_transfer(tools, caller, transfer_id)
     return transfer, await tools.transfers.history(transfer.id)
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookReport:
+    """How telling a transfer's webhook goes."""
+
+    host: str
+    pending: int
+    trouble: str | None
+
+
+async def show_webhook(tools: Toolbox, transfer: Transfer) -> WebhookReport | None:
+    """None where the transfer has no webhook."""
+    if transfer.webhook_url is None:
+        return None
+    pending, trouble = await tools.deliveries.standing(transfer.id)
+    return WebhookReport(webhook_host(transfer.webhook_url), pending, trouble)
 
 
 async def list_transfers(tools: Toolbox, caller: Caller, wanted: TransferFilter) -> Sequence[Transfer]:

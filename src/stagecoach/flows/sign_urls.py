@@ -31,7 +31,8 @@ def sign_complete_url(tools: Toolbox, transfer: Transfer) -> str:
 
 def sign_download_url(tools: Toolbox, transfer: Transfer) -> str:
     """The presigned GET of the staged object; a browser saves it under the file's own name (RFC 6266, RFC 8187)."""
-    name = quote(posixpath.basename(transfer.path), safe="")
+    name = posixpath.basename(transfer.path) + (f".{transfer.archive.value}" if transfer.archive is not None else "")
+    name = quote(name, safe="")
     return _sign(tools, transfer, "GET", {"response-content-disposition": f"attachment; filename*=UTF-8''{name}"})
 
 

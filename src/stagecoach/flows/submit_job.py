@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from stagecoach.core import job_scripts
 from stagecoach.core.errors import AccountRequired, InvalidRequest, PathRefused, SubmissionUncertain, SystemUnavailable
+from stagecoach.core.job_scripts import ONE_TASK, TaskLayout
 from stagecoach.core.names import is_account_name
 from stagecoach.core.transfer import Direction, Transfer, WaitPolicy
 from stagecoach.flows.toolbox import System, Toolbox
@@ -40,15 +41,42 @@ async def choose_job_directory(system: System, username: str, transfer_id: str) 
     return posixpath.join(base, transfer_id)
 
 
+def task_layout(system: System, transfer: Transfer) -> TaskLayout:
+    """How many tasks move this transfer: several only where the system says so, for a file above its size.
+
+    A directory is one stream, which is made and unpacked by one task.
+    """
+    parallel, size_bytes = system.settings.parallel, transfer.size_bytes
+    if (
+        parallel is None
+        or transfer.operation is not None
+        or transfer.archive is not None
+        or size_bytes is None
+        or size_bytes <= parallel.above_bytes
+    ):
+        return ONE_TASK
+    return parallel.layout
+
+
 async def prepare_job_directory(tools: Toolbox, transfer: Transfer) -> None:
     """Directory, mover, script and ticket URL are in place. Repeating it is fine."""
     system = tools.system(transfer.system)
     directory, owner = transfer.job_directory or "", transfer.owner
-    kind = "fetch" if transfer.direction is Direction.UPLOAD else "put"
-    script = job_scripts.job_script(kind, directory, system.settings.python, system.settings.environment)
+    kind = "operate" if transfer.operation is not None else "fetch" if transfer.direction is Direction.UPLOAD else "put"
+    script = job_scripts.job_script(
+        kind,
+        directory,
+        system.settings.python,
+        system.settings.environment,
+        several_tasks=task_layout(system, transfer).tasks > 1,
+        srun=posixpath.join(system.settings.scheduler.binaries or "", "srun"),
+    )
     await system.files.make_directory(owner, directory)
     await system.files.write_file(owner, f"{directory}/{job_scripts.MOVER_FILE}", tools.mover_source, 0o600)
     await system.files.write_file(owner, f"{directory}/{job_scripts.SCRIPT_FILE}", script, 0o700)
+    if transfer.operation is not None:
+        for name, source in tools.operation_sources.items():
+            await system.files.write_file(owner, f"{directory}/{name}", source, 0o600)
     await write_ticket_url(tools, transfer)
 
 
@@ -68,6 +96,7 @@ async def submit_job(tools: Toolbox, transfer: Transfer, *, held: bool) -> Trans
         error_path=f"{directory}/{job_scripts.ERROR_FILE}",
         held=held,
         account=transfer.account,
+        layout=task_layout(system, transfer),
     )
     try:
         job_id = await system.scheduler.submit(transfer.owner, request)
@@ -80,7 +109,7 @@ async def submit_job(tools: Toolbox, transfer: Transfer, *, held: bool) -> Trans
         if not found:
             raise
         job_id = found[0].job_id
-    return replace(transfer, job_id=job_id)
+    return replace(transfer, job_id=job_id, restarts=0)
 
 
 def waits_held(transfer: Transfer) -> bool:

@@ -3,20 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from stagecoach.core.asked_once import AskedOnce
 from stagecoach.core.errors import PermissionRefused, SystemNotFound
+from stagecoach.core.health import Health
+from stagecoach.core.long_operations import LongOperations
 from stagecoach.core.names import new_transfer_id
+from stagecoach.database.accounts import Accounts
+from stagecoach.database.audit_log import AuditLog
 from stagecoach.database.buckets import Buckets
+from stagecoach.database.followed_jobs import FollowedJobs
+from stagecoach.database.inventory import Inventory
+from stagecoach.database.log_in_tries import LogInTries
+from stagecoach.database.personal_tokens import PersonalTokens
+from stagecoach.database.setting_overrides import SettingOverrides
+from stagecoach.database.system_polls import SystemPolls
 from stagecoach.database.transfers import Transfers
+from stagecoach.database.webhook_deliveries import WebhookDeliveries
+from stagecoach.flows.passwords import Passwords
+from stagecoach.ports.compute import Compute
+from stagecoach.ports.credentials import Login
 from stagecoach.ports.files import Files
 from stagecoach.ports.object_store import ObjectStore
 from stagecoach.ports.scheduler import Scheduler
 from stagecoach.settings import Settings, SystemSettings
+from stagecoach.settings.run_time import SettingsInForce
 
 # The life of URLs that only jobs see: as long as SigV4 allows, since the queue may be long.
 JOB_URL_TTL_SECONDS = 7 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """A service of a system: ``scheduler``, ``ssh``, ``s3``, or ``filesystem`` with its path."""
+
+    service: str
+    path: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,29 +50,56 @@ class System:
     settings: SystemSettings
     scheduler: Scheduler
     files: Files
+    compute: Compute
     acts_as: str | None = None
     """The one user that a local system can act as; None: as whoever asks."""
+    login: Login | None = None
+    """The way in, for who checks it; None: there is no door."""
+    long_operations: LongOperations = field(default_factory=LongOperations)
+    """Those under way on it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Toolbox:
     """Everything a flow may use."""
 
-    settings: Settings
+    settings_in_force: SettingsInForce
+    setting_overrides: SettingOverrides
     transfers: Transfers
+    followed_jobs: FollowedJobs
+    polls: SystemPolls
     buckets: Buckets
+    inventory: Inventory
+    deliveries: WebhookDeliveries
+    audit_log: AuditLog
+    accounts: Accounts
+    log_in_tries: LogInTries
+    personal_tokens: PersonalTokens
+    passwords: Passwords
     store: ObjectStore
     systems: Mapping[str, System]
     now: Callable[[], datetime]
     random_bits: Callable[[int], int]
     mover_source: bytes
+    operation_sources: Mapping[str, bytes]
+    """What lies beside the mover where files within a system are worked on: by file name, as it is shipped."""
     nudge_worker: Callable[[], None] = field(default=lambda: None)
     """Tells a worker in this process that something is due at once."""
+    asked: AskedOnce = field(default_factory=AskedOnce)
+    """Users' questions to schedulers, those of this process."""
+    health: dict[str, dict[Probed, Health]] = field(default_factory=dict)
+    """By system, what this process has seen of its services (``flows/probe_systems.py``)."""
+
+    @property
+    def settings(self) -> Settings:
+        """As they are at this moment: an administrator may change some."""
+        return self.settings_in_force.now
 
     def system(self, name: str) -> System:
-        """The system of that name. Raises SystemNotFound."""
+        """The system of that name, with its settings as they are at this moment. Raises SystemNotFound."""
         try:
-            return self.systems[name]
+            system = self.systems[name]
+            return replace(system, settings=self.settings_in_force.system(name) or system.settings)
         except KeyError as error:
             known = ", ".join(sorted(self.systems)) or "none"
             raise SystemNotFound(f"System not found: this service has no system of that name (it has: {known}).") from error

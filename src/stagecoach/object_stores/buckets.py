@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 
 from stagecoach.object_stores.bucket_rules import cors_rules, lifecycle_rules, merged_cors, merged_lifecycle
 from stagecoach.object_stores.s3_errors import (
-    asking,
+    Asking,
     bucket_of_a_stranger,
     code_of,
     is_contended,
@@ -48,13 +48,19 @@ class _Turn:
 class BucketKeeper:
     """``client`` and the settings of the store whose buckets are kept."""
 
-    def __init__(self, client: S3Client, settings: S3Settings) -> None:
+    def __init__(self, client: S3Client, settings: S3Settings, asking: Asking) -> None:
         self._client = client
+        self._asking = asking
         self._settings = settings
         self._lifecycle = lifecycle_rules(settings)
         self._cors = cors_rules(settings)
         self._unsupported: set[str] = set()
         self._turns: WeakValueDictionary[str, _Turn] = WeakValueDictionary()
+
+    def keep_rules_of(self, settings: S3Settings) -> None:
+        """From now on these."""
+        self._lifecycle = lifecycle_rules(settings)
+        self._cors = cors_rules(settings)
 
     async def ensure(self, named: str, bucket: str) -> None:
         """``named`` (``bucket`` with its tenant) exists, is ours and has our rules."""
@@ -136,7 +142,7 @@ class BucketKeeper:
     async def _settle(self, doing: str, act: Callable[[], Awaitable[None]]) -> None:
         """Several processes may change one bucket at once; the one that is turned away looks again."""
         for round_number in range(_ROUNDS):
-            async with asking(doing, self._settings.request_timeout_seconds):
+            async with self._asking(doing):
                 try:
                     return await act()
                 except ClientError as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
@@ -15,7 +15,8 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from stagecoach.core.errors import BucketMissing, Conflict, InvalidRequest, PartsMissing, StoreUnavailable
 from stagecoach.core.parts import MAX_PART_COUNT, MIN_PART_SIZE_BYTES
-from stagecoach.ports.object_store import Audience, StoredObject, StoredPart
+from stagecoach.ports.object_store import Audience, ListedMultipart, ListedObject, StoredObject, StoredPart
+from stagecoach.settings import S3Settings
 
 _MAX_TTL_SECONDS = 7 * 24 * 3600
 _PART_ELEMENT = re.compile(r"<PartNumber>\s*(\d+)\s*</PartNumber>\s*<ETag>\s*([^<]+?)\s*</ETag>")
@@ -24,6 +25,7 @@ _PART_ELEMENT = re.compile(r"<PartNumber>\s*(\d+)\s*</PartNumber>\s*<ETag>\s*([^
 @dataclass
 class _Upload:
     key: str
+    begun_at: datetime
     parts: dict[int, bytes] = field(default_factory=dict)
 
 
@@ -31,6 +33,7 @@ class _Upload:
 class _Object:
     content: bytes
     etag: str
+    modified_at: datetime
 
 
 @dataclass
@@ -51,24 +54,46 @@ class MemoryStore:
         self._buckets: dict[str, _Bucket] = {}
         self._uploads_opened = 0
         self.failing = False
+        self._rules = ""
 
     async def ensure_bucket(self, bucket: str) -> None:
         self._check_up()
         self._buckets.setdefault(bucket, _Bucket())
 
+    def keep_rules_of(self, settings: S3Settings) -> None:
+        life = settings.bucket_lifecycle_configuration
+        self._rules = f"{life.days} {life.abort_incomplete_multipart_days}"
+
     def bucket_rules_fingerprint(self) -> str:
-        return "memory"
+        return f"memory {self._rules}"
 
     async def open_multipart(self, bucket: str, key: str) -> str:
         self._uploads_opened += 1
         upload_id = f"upload~{self._uploads_opened}"
-        self._bucket(bucket).uploads[upload_id] = _Upload(key)
+        self._bucket(bucket).uploads[upload_id] = _Upload(key, self._clock())
         return upload_id
 
     async def find_multiparts(self, bucket: str, key: str) -> list[str]:
         self._check_up()
         there = self._buckets.get(bucket, _Bucket()).uploads
         return [upload_id for upload_id, upload in there.items() if upload.key == key]
+
+    async def list_buckets(self, prefix: str) -> list[str]:
+        self._check_up()
+        return sorted(name for name in self._buckets if name.startswith(prefix))
+
+    async def list_objects(self, bucket: str) -> AsyncIterator[ListedObject]:
+        for key, there in sorted(self._bucket(bucket).objects.items()):
+            yield ListedObject(key, len(there.content), there.modified_at)
+
+    async def list_multiparts(self, bucket: str) -> list[ListedMultipart]:
+        self._check_up()
+        there = self._buckets.get(bucket, _Bucket()).uploads
+        return [ListedMultipart(upload.key, upload_id, upload.begun_at) for upload_id, upload in there.items()]
+
+    def remove_bucket(self, bucket: str) -> None:
+        """For tests: somebody removes it with all that is in it."""
+        del self._buckets[bucket]
 
     async def list_parts(self, bucket: str, key: str, upload_id: str) -> list[StoredPart] | None:
         upload = self._upload(bucket, key, upload_id)
@@ -92,7 +117,7 @@ class MemoryStore:
         return None if there is None else there.content[:limit_bytes]
 
     async def write_object(self, bucket: str, key: str, content: bytes) -> None:
-        self._bucket(bucket).objects[key] = _Object(content, _quoted_md5(content))
+        self._bucket(bucket).objects[key] = _Object(content, _quoted_md5(content), self._clock())
 
     async def delete_objects(self, bucket: str, keys: Sequence[str]) -> None:
         self._check_up()
@@ -109,12 +134,13 @@ class MemoryStore:
         ttl_seconds: int,
         system: str | None = None,
         query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> str:
         if not 1 <= ttl_seconds <= _MAX_TTL_SECONDS:
             raise ValueError(f"a presigned URL lives between 1 and {_MAX_TTL_SECONDS} seconds, not {ttl_seconds}")
         ends = (self._clock() + timedelta(seconds=ttl_seconds)).isoformat()
         host = f"{audience}.{system}" if system and audience == "system" else audience
-        permission = urlencode({**(query or {}), "method": method, "ends": ends}, quote_via=quote)
+        permission = urlencode({**(query or {}), **(headers or {}), "method": method, "ends": ends}, quote_via=quote)
         url = f"memory://{host}/{quote(bucket, safe='')}/{quote(key)}?{permission}"
         return f"{url}&seal={_seal(url)}"
 
@@ -160,7 +186,8 @@ class MemoryStore:
         if any(len(upload.parts[number]) < self._smallest_part_bytes for number in numbers[:-1]):
             raise InvalidRequest("The S3 store cannot join the parts: one of them is smaller than S3 allows.")
         digests = b"".join(_md5(upload.parts[number]).digest() for number in numbers)
-        whole = _Object(b"".join(upload.parts[number] for number in numbers), f'"{_md5(digests).hexdigest()}-{len(numbers)}"')
+        content = b"".join(upload.parts[number] for number in numbers)
+        whole = _Object(content, f'"{_md5(digests).hexdigest()}-{len(numbers)}"', self._clock())
         self._buckets[bucket].objects[key] = whole
         del self._buckets[bucket].uploads[upload_id]
         return StoredObject(len(whole.content), whole.etag)
@@ -182,7 +209,7 @@ class MemoryStore:
                 whole = self.complete(bucket, key, query["uploadId"], etags)
                 return 200, {}, f"<CompleteMultipartUploadResult><ETag>{whole.etag}</ETag>".encode()
             if method == "PUT":
-                self._bucket(bucket).objects[key] = _Object(content, _quoted_md5(content))
+                self._bucket(bucket).objects[key] = _Object(content, _quoted_md5(content), self._clock())
                 return 200, {"ETag": _quoted_md5(content)}, b""
         except Conflict as error:
             return (400, {}, b"InvalidPart") if isinstance(error, PartsMissing) else (404, {}, b"NoSuchUpload")

@@ -45,14 +45,27 @@ class Presigner:
         self._region = region
         self._clock = clock
 
-    def presign(self, method: str, bucket: str, key: str, *, ttl_seconds: int, query: Mapping[str, str] | None = None) -> str:
-        """One URL. ``query`` goes into it in the order given, before the signature's own parameters."""
-        stamp = self._stamp(ttl_seconds)
+    def presign(
+        self,
+        method: str,
+        bucket: str,
+        key: str,
+        *,
+        ttl_seconds: int,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> str:
+        """One URL. ``query`` goes into it in the order given, before the signature's own parameters.
+
+        ``headers`` (names in lower case) must be sent by whoever uses the URL, as they are here.
+        """
+        signed = {"host": self._host, **(headers or {})}
+        stamp = self._stamp(ttl_seconds, sorted(signed))
         path = self._path(bucket, key)
         own = [(_quoted(name), _quoted(value)) for name, value in (query or {}).items()]
         # The signature covers the parameters sorted as they are encoded; the URL keeps the order they were given in.
         sorted_query = _joined(sorted([*own, *stamp.parameters]))
-        canonical = f"{method}\n{path}\n{sorted_query}\n{self._canonical_tail()}"
+        canonical = f"{method}\n{path}\n{sorted_query}\n{_canonical_tail(signed)}"
         signature = stamp.signature(hashlib.sha256(canonical.encode()).hexdigest())
         return f"{self._origin}{path}?{_joined([*own, *stamp.parameters])}&X-Amz-Signature={signature}"
 
@@ -65,7 +78,7 @@ class Presigner:
         # In sorted order everything before the part's number ("X-Amz-…" < "partNumber" < "uploadId") is the same for
         # all parts, so it is hashed once and that state copied for each.
         common = hashlib.sha256(f"PUT\n{path}\n{signed}&{_PART_NUMBER}=".encode())
-        rest = f"&{upload}\n{self._canonical_tail()}".encode()
+        rest = f"&{upload}\n{_canonical_tail({'host': self._host})}".encode()
         before = f"{self._origin}{path}?{upload}&{_PART_NUMBER}="
         after = f"&{signed}&X-Amz-Signature="
         urls = []
@@ -79,14 +92,11 @@ class Presigner:
         # Slashes of a key stay; a tenant's colon ("tenant:bucket") is encoded, as botocore does.
         return f"{self._base_path}/{_quoted(bucket)}/{quote(key, safe='/~')}"
 
-    def _canonical_tail(self) -> str:
-        # Headers (host alone is signed), an empty line, their names, and the content, which a URL cannot know.
-        return f"host:{self._host}\n\nhost\nUNSIGNED-PAYLOAD"
-
-    def _stamp(self, ttl_seconds: int) -> _Stamp:
+    def _stamp(self, ttl_seconds: int, signed_headers: Sequence[str] = ("host",)) -> _Stamp:
         if not 1 <= ttl_seconds <= MAX_TTL_SECONDS:
             raise ValueError(f"a presigned URL lives between 1 and {MAX_TTL_SECONDS} seconds, not {ttl_seconds}")
-        return _Stamp(self._access_key_id, self._secret_access_key, self._region, self._clock(), ttl_seconds)
+        now = self._clock()
+        return _Stamp(self._access_key_id, self._secret_access_key, self._region, now, ttl_seconds, signed_headers)
 
 
 class _Stamp:
@@ -94,7 +104,9 @@ class _Stamp:
 
     __slots__ = ("_prefix", "_signing_key", "parameters")
 
-    def __init__(self, access_key_id: str, secret: str, region: str, now: datetime, ttl_seconds: int) -> None:
+    def __init__(
+        self, access_key_id: str, secret: str, region: str, now: datetime, ttl_seconds: int, signed_headers: Sequence[str]
+    ) -> None:
         time = now.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
         date = time[:8]
         scope = f"{date}/{region}/{_SERVICE}/aws4_request"
@@ -105,7 +117,7 @@ class _Stamp:
             ("X-Amz-Credential", _quoted(f"{access_key_id}/{scope}")),
             ("X-Amz-Date", time),
             ("X-Amz-Expires", str(ttl_seconds)),
-            ("X-Amz-SignedHeaders", "host"),
+            ("X-Amz-SignedHeaders", _quoted(";".join(signed_headers))),
         ]
 
     def signature(self, canonical_digest: str) -> str:
@@ -131,6 +143,12 @@ def _host_header(base_url: str) -> str:
     if parts.port is None or parts.port == _DEFAULT_PORTS.get(parts.scheme):
         return host
     return f"{host}:{parts.port}"
+
+
+def _canonical_tail(headers: Mapping[str, str]) -> str:
+    """The signed headers, an empty line, their names, and the content, which a URL cannot know."""
+    rows = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers))
+    return f"{rows}\n{';'.join(sorted(headers))}\nUNSIGNED-PAYLOAD"
 
 
 def _quoted(text: str) -> str:

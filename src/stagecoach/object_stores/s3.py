@@ -7,8 +7,8 @@ stores differ the comments name the store; the contract suite in ``tests/contrac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
@@ -18,10 +18,11 @@ from botocore.exceptions import ClientError
 from stagecoach.core.errors import Conflict, PartsMissing, SettingsError, StoreUnavailable
 from stagecoach.object_stores.bucket_rules import fingerprint
 from stagecoach.object_stores.buckets import BucketKeeper
+from stagecoach.object_stores.listing import StoreListing
 from stagecoach.object_stores.presigning import Presigner
 from stagecoach.object_stores.s3_client import open_client
-from stagecoach.object_stores.s3_errors import ABSENT_OBJECT, ABSENT_UPLOAD, asking, code_of
-from stagecoach.ports.object_store import Audience, StoredObject, StoredPart
+from stagecoach.object_stores.s3_errors import ABSENT_OBJECT, ABSENT_UPLOAD, Asking, code_of
+from stagecoach.ports.object_store import Audience, ListedMultipart, ListedObject, StoredObject, StoredPart
 from stagecoach.settings import S3Settings
 
 if TYPE_CHECKING:
@@ -52,13 +53,14 @@ class S3Store:
             )
             for url in {settings.private_url, settings.client_url, *self._system_urls.values()}
         }
+        self._asking = Asking(settings.request_timeout_seconds)
         self._exits = AsyncExitStack()
         self._open_client: S3Client | None = None
         self._buckets: BucketKeeper | None = None
 
     async def __aenter__(self) -> Self:
         self._open_client = await self._exits.enter_async_context(open_client(self._settings))
-        self._buckets = BucketKeeper(self._open_client, self._settings)
+        self._buckets = BucketKeeper(self._open_client, self._settings, self._asking)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -70,6 +72,11 @@ class S3Store:
             raise RuntimeError("S3Store is used outside its async with block")
         await self._buckets.ensure(self._named(bucket), bucket)
 
+    def keep_rules_of(self, settings: S3Settings) -> None:
+        self._settings = settings
+        if self._buckets is not None:
+            self._buckets.keep_rules_of(settings)
+
     def bucket_rules_fingerprint(self) -> str:
         return fingerprint(self._settings)
 
@@ -79,29 +86,16 @@ class S3Store:
         return answer["UploadId"]
 
     async def find_multiparts(self, bucket: str, key: str) -> list[str]:
-        found: list[str] = []
-        markers: dict[str, str] = {}
-        while True:
-            async with self._asking("listing multipart uploads"):
-                try:
-                    page = await self._client.list_multipart_uploads(
-                        Bucket=self._named(bucket),
-                        Prefix=key,
-                        **markers,  # type: ignore[arg-type]
-                    )
-                except ClientError as error:
-                    # rclone answers NoSuchUpload where the others answer with an empty list.
-                    if code_of(error) in ABSENT_UPLOAD:
-                        return found
-                    raise
-            found += [upload["UploadId"] for upload in page.get("Uploads", []) if upload.get("Key") == key]
-            following = {
-                "KeyMarker": page.get("NextKeyMarker", ""),
-                "UploadIdMarker": page.get("NextUploadIdMarker", ""),
-            }
-            if not page.get("IsTruncated") or following == markers:
-                return found
-            markers = following
+        return [upload.upload_id for upload in await self._listing.multiparts(self._named(bucket), key) if upload.key == key]
+
+    async def list_buckets(self, prefix: str) -> list[str]:
+        return await self._listing.buckets(prefix)
+
+    def list_objects(self, bucket: str) -> AsyncIterator[ListedObject]:
+        return self._listing.objects(self._named(bucket))
+
+    async def list_multiparts(self, bucket: str) -> list[ListedMultipart]:
+        return await self._listing.multiparts(self._named(bucket), "")
 
     async def list_parts(self, bucket: str, key: str, upload_id: str) -> list[StoredPart] | None:
         parts: list[StoredPart] = []
@@ -212,9 +206,10 @@ class S3Store:
         ttl_seconds: int,
         system: str | None = None,
         query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> str:
         presigner = self._presigner(audience, system)
-        return presigner.presign(method, self._named(bucket), key, ttl_seconds=ttl_seconds, query=query)
+        return presigner.presign(method, self._named(bucket), key, ttl_seconds=ttl_seconds, query=query, headers=headers)
 
     def presign_parts(
         self,
@@ -231,13 +226,14 @@ class S3Store:
         return presigner.presign_parts(self._named(bucket), key, upload_id, numbers, ttl_seconds=ttl_seconds)
 
     @property
+    def _listing(self) -> StoreListing:
+        return StoreListing(self._client, self._asking)
+
+    @property
     def _client(self) -> S3Client:
         if self._open_client is None:
             raise RuntimeError("S3Store is used outside its async with block")
         return self._open_client
-
-    def _asking(self, doing: str) -> AbstractAsyncContextManager[None]:
-        return asking(doing, self._settings.request_timeout_seconds)
 
     def _named(self, bucket: str) -> str:
         return f"{self._settings.tenant}:{bucket}" if self._settings.tenant else bucket

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import aiohttp
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, IncompleteReadError, ResponseStreamingError
 
+from stagecoach.core.breaker import Breaker
 from stagecoach.core.errors import BucketMissing, Conflict, InvalidRequest, PartsMissing, StagecoachError, StoreUnavailable
 
 ABSENT_UPLOAD = frozenset({"NoSuchUpload", "NoSuchKey", "NoSuchBucket", "404", "NotFound"})
@@ -99,9 +101,33 @@ def store_error(error: ClientError, doing: str) -> StagecoachError:
     return StoreUnavailable(f"The S3 store answers {code} while {doing}.", data=data)
 
 
+class Asking:
+    """Exchanges with one store, of at most ``timeout_seconds`` each. A store that does not answer at all costs one of
+    them; after that everybody is told at once, until one who tries again gets an answer."""
+
+    def __init__(self, timeout_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._breaker = Breaker(StoreUnavailable, clock)
+
+    @asynccontextmanager
+    async def __call__(self, doing: str) -> AsyncIterator[None]:
+        """One exchange: bounded in time as a whole, retries included, every failure put in our words."""
+        with self._breaker.gate():
+            try:
+                async with _in_our_words(doing, self._timeout_seconds):
+                    yield
+            except StagecoachError as failure:
+                # An answer of the store, however bad, shows that it is there.
+                if isinstance(failure, StoreUnavailable) and "store_code" not in failure.data:
+                    self._breaker.broke(failure)
+                else:
+                    self._breaker.worked()
+                raise
+            self._breaker.worked()
+
+
 @asynccontextmanager
-async def asking(doing: str, timeout_seconds: float) -> AsyncIterator[None]:
-    """One exchange with the store: bounded in time as a whole, retries included, every failure put in our words."""
+async def _in_our_words(doing: str, timeout_seconds: float) -> AsyncIterator[None]:
     # "from None" everywhere: a printed chain of causes would show the library's message with its URLs and keys.
     try:
         async with asyncio.timeout(timeout_seconds):
@@ -111,6 +137,10 @@ async def asking(doing: str, timeout_seconds: float) -> AsyncIterator[None]:
     except TimeoutError:
         message = f"The S3 store did not answer within {timeout_seconds:g} seconds while {doing}."
         raise StoreUnavailable(message) from None
+    except (aiohttp.ClientPayloadError, IncompleteReadError, ResponseStreamingError):
+        # An answer had begun. Where a store writes in place, it breaks off when somebody writes the object meanwhile.
+        message = f"The S3 store broke its answer off while {doing}."
+        raise StoreUnavailable(message, data={"store_code": "answer_broken_off"}) from None
     except (BotoCoreError, aiohttp.ClientError, OSError) as error:
         message = f"The S3 store cannot be reached ({type(error).__name__}) while {doing}."
         raise StoreUnavailable(message) from None

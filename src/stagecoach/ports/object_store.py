@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, Protocol
+
+from stagecoach.settings import S3Settings
 
 Audience = Literal["client", "system", "service"]
 """Who will use a URL: a client (public URL), a compute node (the system's own URL of the store), or this service."""
@@ -27,11 +30,33 @@ class StoredObject:
     etag: str
 
 
+@dataclass(frozen=True, slots=True)
+class ListedObject:
+    """One object of a bucket."""
+
+    key: str
+    size_bytes: int
+    modified_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ListedMultipart:
+    """One open multipart upload of a bucket."""
+
+    key: str
+    upload_id: str
+    begun_at: datetime | None
+    """None where the store does not say."""
+
+
 class ObjectStore(Protocol):
     """Every call is idempotent. Raises StoreUnavailable when the store does not answer or answers with an error of its own."""
 
     async def ensure_bucket(self, bucket: str) -> None:
         """The bucket exists and its lifecycle and CORS rules match the settings. Races and repeats are fine."""
+
+    def keep_rules_of(self, settings: S3Settings) -> None:
+        """From now on the rules of buckets are made from these settings; where the store is stays as it was."""
 
     def bucket_rules_fingerprint(self) -> str:
         """Changes when the settings that bucket rules are made from change."""
@@ -41,6 +66,15 @@ class ObjectStore(Protocol):
 
     async def find_multiparts(self, bucket: str, key: str) -> list[str]:
         """Upload ids open for exactly this key."""
+
+    async def list_buckets(self, prefix: str) -> list[str]:
+        """Names of this account's own buckets that begin with ``prefix``, sorted."""
+
+    def list_objects(self, bucket: str) -> AsyncIterator[ListedObject]:
+        """Every object, over every page as it is asked for. Raises BucketMissing when there is no such bucket."""
+
+    async def list_multiparts(self, bucket: str) -> list[ListedMultipart]:
+        """Every open multipart upload, over every page; none of an absent bucket."""
 
     async def list_parts(self, bucket: str, key: str, upload_id: str) -> list[StoredPart] | None:
         """All parts by number, over every page; None when the upload does not exist (completed or aborted)."""
@@ -73,8 +107,12 @@ class ObjectStore(Protocol):
         ttl_seconds: int,
         system: str | None = None,
         query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> str:
-        """One presigned URL (SigV4 in the query). ``query`` holds e.g. ``uploadId``. No I/O. ``ttl_seconds`` ≤ 604800."""
+        """One presigned URL (SigV4 in the query). ``query`` holds e.g. ``uploadId``. No I/O. ``ttl_seconds`` ≤ 604800.
+
+        ``headers`` (names in lower case) are signed too: whoever uses the URL must send them.
+        """
 
     def presign_parts(
         self,

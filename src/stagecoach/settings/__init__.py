@@ -1,4 +1,5 @@
-"""Every setting, a section per room. Settings describe; they hold no connection and never change while running.
+"""Every setting, a section per room. Settings describe; they hold no connection and never change. What
+administrators change while the service runs lies over them (``settings/run_time.py``).
 
 They come from one YAML file (``--settings`` or ``STAGECOACH_SETTINGS``), overlaid by the environment
 (``STAGECOACH_S3__PUBLIC_URL=…``). A secret may be given as ``secret_file:/path/of/the/secret``. The sentences under the
@@ -11,6 +12,7 @@ import os
 import re
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -19,8 +21,11 @@ from pydantic_settings.exceptions import SettingsError as EnvironmentNotRead
 
 from stagecoach.core.errors import SettingsError
 from stagecoach.core.parts import MAX_PART_SIZE_BYTES, MEBIBYTE, MIN_PART_SIZE_BYTES
+from stagecoach.core.polling import QUESTIONS_AN_ASK
+from stagecoach.settings.identity import AccountSettings, AuthSettings, IssuerSettings, PersonalTokenSettings
 from stagecoach.settings.systems import MAX_URL_TTL_SECONDS, SystemSettings
-from stagecoach.settings.values import HttpUrlText, Secret, Section
+from stagecoach.settings.values import HttpUrlText, IpNetworkText, Secret, Section, WebOrigin
+from stagecoach.settings.webhooks import EventSettings, WebhookSettings
 
 
 class ServerSettings(Section):
@@ -28,6 +33,40 @@ class ServerSettings(Section):
 
     host: str = Field("127.0.0.1", description="Address the API listens on.")
     port: int = Field(8080, ge=1, le=65535, description="Port the API listens on.")
+    max_requests_per_minute_per_user: int = Field(
+        1200,
+        ge=0,
+        le=1_000_000,
+        description=(
+            "Requests of one user in a minute that each API process answers, and of one address without a valid token; "
+            "more get 429. 0: no limit."
+        ),
+    )
+    head_timeout_seconds: float = Field(
+        10.0, gt=0, le=600, description="Seconds in which the head of a request must arrive; the connection is closed then."
+    )
+    body_timeout_seconds: float = Field(
+        60.0, gt=0, le=600, description="Seconds in which the body of a request must arrive; more get 408."
+    )
+    max_direct_file_bytes: int = Field(
+        5 * MEBIBYTE,
+        ge=MEBIBYTE,
+        le=1024 * MEBIBYTE,
+        description=(
+            "Largest file that ops/upload takes and ops/download gives; larger ones go by transfers. FirecREST's "
+            "max_ops_file_size; its client sends what is below 1 MiB directly, whatever this is."
+        ),
+    )
+    max_view_bytes: int = Field(
+        64 * MEBIBYTE, ge=MEBIBYTE, le=1024 * MEBIBYTE, description="Most text that one view, head or tail of a file gives."
+    )
+    cors_origins: tuple[WebOrigin, ...] = Field(
+        (), description="Web origins whose pages may call this API with a token, e.g. https://portal.example.org."
+    )
+    trusted_proxies: tuple[IpNetworkText, ...] = Field(
+        ("127.0.0.1",),
+        description="Addresses or networks of proxies in front, whose X-Forwarded-For and X-Forwarded-Proto are believed.",
+    )
 
 
 class DatabaseSettings(Section):
@@ -47,6 +86,16 @@ class DatabaseSettings(Section):
     def _known_driver(cls, value: SecretStr) -> SecretStr:
         if not value.get_secret_value().startswith(("postgresql+psycopg://", "sqlite+aiosqlite://")):
             raise ValueError("must begin with postgresql+psycopg:// or sqlite+aiosqlite://")
+        try:
+            parts = urlsplit(value.get_secret_value())
+            port = parts.port
+        except ValueError:
+            port = 0
+        if port == 0:
+            raise ValueError("its port is no number between 1 and 65535")
+        if parts.netloc.count("@") > 1:
+            # What is behind the first one would be taken for the host, and be named in the log.
+            raise ValueError("an '@' in its password is written %40")
         return value
 
 
@@ -111,13 +160,22 @@ class S3Settings(Section):
     bucket_prefix: str = Field(
         "stagecoach-",
         pattern=r"^([a-z0-9][a-z0-9-]{0,30})?$",
-        description="Beginning of every bucket's name; the rest is made from the user's name.",
+        description=(
+            "Beginning of every bucket's name; the rest is made from the user's name. Two services with one S3 account "
+            "must have different ones."
+        ),
     )
     cors_origins: tuple[str, ...] = Field(
         (), description="Web origins whose pages may send parts straight to the store, e.g. https://portal.example.org."
     )
     request_timeout_seconds: float = Field(
         20.0, gt=0, le=600, description="Seconds one call of this service to the store may take."
+    )
+    max_staged_bytes_per_user: int | None = Field(
+        None, ge=1, description="Quota: bytes of one user's transfers that may be in the store at once; unset, no quota."
+    )
+    max_staged_bytes: int | None = Field(
+        None, ge=1, description="Bytes of all transfers that may be in the store at once; unset, what the store holds."
     )
 
     @property
@@ -131,31 +189,6 @@ class S3Settings(Section):
         return self.bucket_lifecycle_configuration.days * 24 * 3600
 
 
-class AuthSettings(Section):
-    """Whose tokens are believed."""
-
-    jwks: str = Field(
-        "jwks.json",
-        min_length=1,
-        description="Public keys of the token issuer: a file, or an https:// URL, read again when a key is unknown.",
-    )
-    issuer: str | None = Field(None, description="Required iss of tokens; unset, not checked.")
-    audience: str | None = Field(None, description="Required aud of tokens; unset, not checked.")
-    algorithms: tuple[Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"], ...] = (
-        Field(
-            ("RS256", "ES256", "EdDSA"),
-            min_length=1,
-            description="Accepted signature algorithms; none and HMAC are never accepted.",
-        )
-    )
-    username_claim: str = Field("preferred_username", min_length=1, description="Claim that names the Unix user on the clusters.")
-    admin_claim: str = Field(
-        "roles", min_length=1, description="Claim (a list or a string) looked at for the administrator's role."
-    )
-    admin_role: str = Field("stagecoach-admin", min_length=1, description="Value in admin_claim that makes an administrator.")
-    clock_skew_seconds: int = Field(30, ge=0, le=600, description="Tolerance for exp and nbf.")
-
-
 class WorkerSettings(Section):
     """How the worker keeps transfers moving."""
 
@@ -164,7 +197,22 @@ class WorkerSettings(Section):
     )
     poll_min_seconds: float = Field(0.5, gt=0, le=60, description="Shortest time between two looks at one transfer.")
     poll_max_seconds: float = Field(
-        30.0, gt=0, le=3600, description="Longest time between two looks at a transfer in which nothing happens."
+        300.0,
+        gt=0,
+        le=3600,
+        description=(
+            "Longest time between two looks at a transfer in which nothing happens; it grows to a tenth of the quiet time, "
+            "and a job is asked about every 30 seconds at least."
+        ),
+    )
+    scheduler_asks_per_minute: int = Field(
+        12,
+        ge=QUESTIONS_AN_ASK,
+        le=600,
+        description=(
+            "Questions (squeue, sacct) about the state of jobs that one system's Slurm gets in any minute, by all workers "
+            "together, however many jobs there are."
+        ),
     )
     lease_seconds: float = Field(
         30.0, ge=5, le=3600, description="How long a worker owns the transfers it took; another takes over after that."
@@ -175,8 +223,30 @@ class WorkerSettings(Section):
         ge=5,
         description="How long a job may be unknown to queue, accounting and store before its transfer fails.",
     )
+    max_resubmissions: int = Field(
+        3,
+        ge=0,
+        le=100,
+        description="How often another job goes on where one ended for a reason that passes (its node failed, it was preempted).",
+    )
     preparing_seconds: float = Field(
         180.0, ge=10, description="How old a transfer may be whose request never ended; it is cleaned up then."
+    )
+    keep_ended_days: float = Field(
+        90.0, ge=0, description="Days an ended transfer and its history are remembered after nothing is left of it; 0, for ever."
+    )
+
+
+class AuditLogSettings(Section):
+    """The record of who did what."""
+
+    keep_days: float = Field(
+        0.0,
+        ge=0,
+        description=(
+            "Days a line of the audit log is kept; the worker removes older ones, and nothing else ever changes or removes "
+            "one. 0: for ever."
+        ),
     )
 
 
@@ -213,7 +283,18 @@ class Settings(BaseSettings):
     s3: S3Settings = Field(default_factory=lambda: S3Settings(), description="The S3 store that data is staged in.")
     systems: tuple[SystemSettings, ...] = Field((), description="Clusters that transfers go to and come from.")
     auth: AuthSettings = Field(default_factory=lambda: AuthSettings(), description="Whose tokens are believed.")
+    accounts: AccountSettings = Field(
+        default_factory=lambda: AccountSettings(), description="Accounts of this service's own, beside those of the issuers."
+    )
+    personal_tokens: PersonalTokenSettings = Field(
+        default_factory=lambda: PersonalTokenSettings(), description="Tokens that people make for their programs."
+    )
     worker: WorkerSettings = Field(default_factory=lambda: WorkerSettings(), description="How the worker keeps transfers moving.")
+    events: EventSettings = Field(default_factory=lambda: EventSettings(), description="Streams of a transfer's events.")
+    webhooks: WebhookSettings = Field(
+        default_factory=lambda: WebhookSettings(), description="Changes of state, posted to hosts of the users' choice."
+    )
+    audit_log: AuditLogSettings = Field(default_factory=lambda: AuditLogSettings(), description="The record of who did what.")
     log: LogSettings = Field(default_factory=lambda: LogSettings(), description="What is logged.")
 
     @field_validator("systems")
@@ -227,13 +308,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _uploads_outlive_no_rule(self) -> Settings:
-        kept_seconds = self.s3.bucket_lifecycle_configuration.abort_incomplete_multipart_days * 24 * 3600
-        for system in self.systems:
-            if system.limits.upload_seconds > kept_seconds:
-                raise ValueError(
-                    f"systems.{system.name}.limits.upload_seconds: is longer than the store keeps an incomplete upload "
-                    "(s3.bucket_lifecycle_configuration.abort_incomplete_multipart_days)"
-                )
+        require_uploads_outlive_no_rule(self)
         return self
 
     @classmethod
@@ -247,6 +322,17 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment overlays the file, whose content arrives as the constructor's arguments."""
         return (_Environment(settings_cls), init_settings)
+
+
+def require_uploads_outlive_no_rule(settings: Settings) -> None:
+    """Raises ValueError where a system lets an upload take longer than the store keeps one."""
+    kept_seconds = settings.s3.bucket_lifecycle_configuration.abort_incomplete_multipart_days * 24 * 3600
+    for system in settings.systems:
+        if system.limits.upload_seconds > kept_seconds:
+            raise ValueError(
+                f"systems.{system.name}.limits.upload_seconds: is longer than the store keeps an incomplete upload "
+                "(s3.bucket_lifecycle_configuration.abort_incomplete_multipart_days)"
+            )
 
 
 def load_settings(path: Path | None = None) -> Settings:
@@ -295,9 +381,13 @@ def settings_from(values: dict[str, Any]) -> Settings:
 
 __all__ = [
     "MAX_URL_TTL_SECONDS",
+    "AccountSettings",
     "AuthSettings",
+    "IssuerSettings",
     "LogSettings",
+    "PersonalTokenSettings",
     "S3Settings",
+    "ServerSettings",
     "Settings",
     "SystemSettings",
     "load_settings",

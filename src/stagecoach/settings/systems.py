@@ -7,18 +7,12 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from stagecoach.core.job_scripts import TaskLayout
+from stagecoach.settings.credentials import CredentialsSettings
 from stagecoach.settings.values import AbsolutePath, HostKey, HostName, HttpUrlText, Section
 
 MAX_URL_TTL_SECONDS = 7 * 24 * 3600
-
-
-class CredentialsSettings(Section):
-    """How this service logs in as a user."""
-
-    key_file: AbsolutePath = Field(..., description="Private key of each user; {user} stands for the user name.")
-    certificate_file: AbsolutePath | None = Field(
-        None, description="OpenSSH certificate beside the key, where the site issues them; {user} as above."
-    )
+MAX_TASKS = 256
 
 
 class ProxyJumpSettings(Section):
@@ -44,13 +38,35 @@ class SshSettings(Section):
     max_sessions_per_user: int = Field(
         6, ge=1, le=100, description="Commands and file sessions of one user at once; stay below sshd's MaxSessions."
     )
+    max_sessions: int = Field(
+        300, ge=1, le=100_000, description="Commands and file sessions on this system at once, over all users."
+    )
     max_connections: int = Field(100, ge=1, le=10000, description="SSH connections to this system at once, over all users.")
+    queue_timeout_seconds: float = Field(
+        30.0,
+        gt=0,
+        le=600,
+        description="Seconds a request waits for a free session, connection or submission; after that it gets 503.",
+    )
     connect_timeout_seconds: float = Field(10.0, gt=0, le=300, description="Seconds to connect and log in.")
     command_timeout_seconds: float = Field(20.0, gt=0, le=600, description="Seconds one command or file operation may take.")
     idle_timeout_seconds: float = Field(300.0, gt=0, description="Seconds an unused connection is kept.")
     keepalive_seconds: float = Field(
         5.0, gt=0, le=300, description="Interval of keepalive messages; three lost ones end the connection."
     )
+
+
+class RestSettings(Section):
+    """Slurm's REST API, asked about users' own jobs and the cluster; staging jobs stay with the commands over SSH."""
+
+    url: HttpUrlText = Field(..., description="Where slurmrestd listens, e.g. https://slurm.example.org:6820.")
+    api_version: str = Field(
+        "v0.0.38", pattern=r"^v0\.0\.[0-9]{2}$", description="Version of its API: v0.0.38 for Slurm 22.05, v0.0.41 for 24.05."
+    )
+    jwt_key_file: AbsolutePath = Field(
+        ..., description="File with Slurm's jwt_key (AuthAltParameters); each question is signed with it, as its user."
+    )
+    timeout_seconds: float = Field(15.0, gt=0, le=600, description="Seconds that one question may take.")
 
 
 class SchedulerSettings(Section):
@@ -69,6 +85,12 @@ class SchedulerSettings(Section):
             "(needed with PrivateData=jobs)."
         ),
     )
+    max_submissions_at_once: int = Field(
+        8, ge=1, le=1000, description="slurm only: sbatch commands at once in each process; others wait for their turn."
+    )
+    rest: RestSettings | None = Field(
+        None, description="slurm only: its REST API for users' own jobs; unset, its commands over SSH."
+    )
     state_directory: AbsolutePath | None = Field(None, description="local only: where job states are kept.")
 
 
@@ -76,6 +98,49 @@ class FileSystemSettings(Section):
     """A file system that transfers may read from and write to."""
 
     path: AbsolutePath = Field(..., description="Its root; {user} stands for the user name.")
+    data_type: Literal["users", "store", "archive", "apps", "scratch", "project"] = Field(
+        "users", description="What it is for; FirecREST's clients are told."
+    )
+    default_work_directory: bool = Field(
+        False, description="Whether FirecREST's clients are told that jobs work there unless said otherwise."
+    )
+
+
+class ProbingSettings(Section):
+    """How each API process looks whether the system's services answer. The status page shows it; nothing is refused for it."""
+
+    interval_seconds: int = Field(120, ge=5, le=86_400, description="Seconds between two looks.")
+    timeout_seconds: float = Field(10.0, gt=0, le=300, description="Seconds after which a service counts as not answering.")
+    ask_as: str | None = Field(
+        None,
+        description=(
+            "User whose login is used to look; scheduler.ask_as when unset, and without either only SSH and the store are "
+            "looked at, without a login."
+        ),
+    )
+
+
+class ParallelSettings(Section):
+    """When several Slurm tasks move one file together. They share it and the job's directory, so all nodes must see both."""
+
+    nodes: int = Field(2, ge=1, le=MAX_TASKS, description="Nodes of a staging job for a large file.")
+    tasks_per_node: int = Field(
+        1, ge=1, le=64, description="Tasks on each of them; one fills most lines, since each task has many connections."
+    )
+    above_bytes: int = Field(
+        100 * 1024**3, ge=0, description="A larger file is moved by several tasks; others, and directories, by one."
+    )
+
+    @model_validator(mode="after")
+    def _not_too_many(self) -> ParallelSettings:
+        if self.layout.tasks > MAX_TASKS:
+            raise ValueError(f"nodes times tasks_per_node must be at most {MAX_TASKS}")
+        return self
+
+    @property
+    def layout(self) -> TaskLayout:
+        """The same as the scheduler is told it."""
+        return TaskLayout(self.nodes, self.tasks_per_node)
 
 
 class SystemLimits(Section):
@@ -83,11 +148,37 @@ class SystemLimits(Section):
 
     max_file_size_bytes: int | None = Field(None, ge=1, description="Largest file accepted; unset, what S3 allows.")
     max_open_transfers_per_user: int = Field(200, ge=1, description="Transfers of one user under way at once.")
+    max_open_transfers: int = Field(20_000, ge=1, description="Transfers of all users under way at once.")
+    max_new_transfers_per_minute_per_user: int = Field(
+        300, ge=1, le=100_000, description="Transfers that one user may begin in a minute; each submits a job."
+    )
+    max_listed_entries: int = Field(
+        50_000, ge=1, le=1_000_000, description="Names read for one listing of a directory; more are refused, never cut off."
+    )
+    max_operation_seconds: int = Field(
+        300,
+        ge=1,
+        le=3600,
+        description=(
+            "How long one request may work on files (checksum, compress, extract, rm, a direct upload or download); longer "
+            "ones get 408 and are for jobs. Proxies in front must wait as long."
+        ),
+    )
+    max_operations_per_user: int = Field(
+        2, ge=1, le=100, description="Checksums, archives and removals of one user at once; others wait, within the same time."
+    )
+    max_operations: int = Field(16, ge=1, le=1000, description="The same of all users, in each process.")
     wait_in_job_seconds: int = Field(
         6 * 3600,
         ge=10,
         le=MAX_URL_TTL_SECONDS,
         description="With wait: in_job, how long a job waits for its object before it fails.",
+    )
+    keep_failed_seconds: int = Field(
+        24 * 3600,
+        ge=0,
+        le=30 * 24 * 3600,
+        description="How long what is staged of a failed transfer is kept, so that its owner can retry it; 0: not at all.",
     )
     upload_seconds: int = Field(
         7 * 24 * 3600, ge=60, description="How long a client may take to put all parts of an upload; it expires then."
@@ -99,6 +190,12 @@ class SystemSettings(Section):
 
     name: str = Field(
         ..., pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Its name in URLs: lower-case letters, digits, - and _."
+    )
+    enabled: bool = Field(
+        True, description="Whether it takes new transfers; if not they get 503, and those that are open go on to their end."
+    )
+    disabled_reason: str | None = Field(
+        None, max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$", description="What users are told while it is not enabled."
     )
     ssh: SshSettings | None = Field(None, description="The way in; unset for a local system.")
     scheduler: SchedulerSettings = Field(
@@ -128,13 +225,19 @@ class SystemSettings(Section):
     python: str = Field("python3", pattern=r"^[A-Za-z0-9_./-]+$", description="Python (3.6 or newer) on the compute nodes.")
     s3_url: HttpUrlText | None = Field(None, description="How this system's nodes reach the store; s3.private_url when unset.")
     mover_concurrency: int | None = Field(
-        None, ge=1, le=64, description="Connections of one staging job to the store; unset, the mover chooses."
+        None, ge=1, le=64, description="Connections of each task of a staging job to the store; unset, the mover chooses."
+    )
+    parallel: ParallelSettings | None = Field(
+        None, description="Slurm only: several tasks, on several nodes, for one large file; unset, one task moves it."
     )
     environment: dict[str, str] = Field(
         default_factory=dict,
         description="Variables set in staging jobs, e.g. https_proxy or SSL_CERT_FILE. Not for secrets.",
     )
     limits: SystemLimits = Field(default_factory=lambda: SystemLimits(), description="Bounds for this system.")
+    probing: ProbingSettings = Field(
+        default_factory=lambda: ProbingSettings(), description="How its services are looked at for the status page."
+    )
 
     @field_validator("directives")
     @classmethod
@@ -158,6 +261,10 @@ class SystemSettings(Section):
             raise ValueError("scheduler kind slurm needs an ssh section")
         if self.scheduler.kind == "local" and self.scheduler.state_directory is None:
             raise ValueError("scheduler kind local needs scheduler.state_directory")
+        if self.scheduler.kind == "local" and self.scheduler.rest is not None:
+            raise ValueError("scheduler.rest needs scheduler kind slurm")
+        if self.scheduler.kind == "local" and self.parallel is not None:
+            raise ValueError("parallel needs scheduler kind slurm")
         return self
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -25,12 +26,31 @@ def _read_secret_file(value: object) -> object:
 
 
 def _checked_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    try:
+        parts = urlsplit(value)
+        has_port = parts.port != 0
+    except ValueError:
+        # The library's words may hold a part of a password.
+        has_port = False
+    if not has_port or parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("must be an http:// or https:// URL")
     if parts.query or parts.fragment or parts.username:
         raise ValueError("must hold no credentials, query or fragment")
     return value.rstrip("/")
+
+
+def _checked_origin(value: str) -> str:
+    if not re.fullmatch(r"https?://[a-z0-9]([a-z0-9.-]{0,252})(:[0-9]{1,5})?", value):
+        raise ValueError("must be an origin like https://portal.example.org, in lower case, without a path")
+    return value
+
+
+def _checked_network(value: str) -> str:
+    try:
+        ip_network(value)
+    except ValueError as error:
+        raise ValueError("must be an address or a network, like 192.0.2.7 or 192.0.2.0/24") from error
+    return value
 
 
 def _absolute(value: str) -> str:
@@ -41,6 +61,8 @@ def _absolute(value: str) -> str:
 
 Secret = Annotated[SecretStr, BeforeValidator(_read_secret_file)]
 HttpUrlText = Annotated[str, AfterValidator(_checked_url)]
+WebOrigin = Annotated[str, AfterValidator(_checked_origin)]
+IpNetworkText = Annotated[str, AfterValidator(_checked_network)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 
 

@@ -1,4 +1,4 @@
-"""FirecREST v2's shapes for transfers and their jobs, and the older flat form (path, fileName, fileSize at top level).
+"""FirecREST v2's shapes for transfers, and the older flat form (path, fileName, fileSize at top level).
 
 Every key is understood in camelCase and snake_case; sizes also as text; ``account: ""`` is no account.
 """
@@ -9,12 +9,14 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field
 
+from stagecoach.wire.digests import SaidDigests
 from stagecoach.wire.shapes import Shape, SizeBytes
 
-PathText = Annotated[str, Field(min_length=1, max_length=4096)]
+# A relative path has an error of its own, so the pattern is told and not held to here.
+PathText = Annotated[str, Field(min_length=1, max_length=4096, json_schema_extra={"pattern": r"^/[^\x00]*$"})]
 AccountName = Annotated[str, Field(max_length=64)]
 Account = Annotated[AccountName | None, BeforeValidator(lambda value: None if value == "" else value)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
+Archive = Literal["tar"]
 
 
 class TransferDirectives(Shape):
@@ -29,7 +31,20 @@ class TransferDirectives(Shape):
     wormhole_code: str | None = Field(None, validation_alias=AliasChoices("wormholeCode", "wormhole_code"), max_length=256)
 
 
-class UploadRequest(Shape):
+WebhookUrl = Annotated[
+    str | None,
+    Field(
+        validation_alias=AliasChoices("webhookUrl", "webhook_url"),
+        max_length=2048,
+        description="Ours. Told each change of the transfer's state, signed; https, on a host that this service allows.",
+    ),
+]
+TransferState = Annotated[
+    str | None, Field(description="Ours. The transfer's state, where an earlier request with the same Idempotency-Key began it.")
+]
+
+
+class UploadRequest(SaidDigests):
     """With ``transferDirectives`` (FirecREST 2.3 and later) ``path`` names the file; without, it is the older flat form,
     where ``path`` names the directory and ``fileName`` the file in it (or ``path`` the file, when there is no name)."""
 
@@ -49,7 +64,14 @@ class UploadRequest(Shape):
     file_name: str | None = Field(None, validation_alias=AliasChoices("fileName", "file_name"), max_length=255)
     file_size: SizeBytes | None = Field(None, validation_alias=AliasChoices("fileSize", "file_size"))
     account: Account = None
-    sha256: Sha256 | None = Field(None, description="SHA-256 of the whole file, compared on the cluster.")
+    archive: Archive | None = Field(
+        None,
+        description=(
+            "Ours. tar: what is sent is a tar stream of fileSize bytes; path names the directory that is made of it, "
+            "which does not exist yet or is empty."
+        ),
+    )
+    webhook_url: WebhookUrl = None
 
 
 class DownloadRequest(Shape):
@@ -64,6 +86,10 @@ class DownloadRequest(Shape):
         None, validation_alias=AliasChoices("transferDirectives", "transfer_directives")
     )
     account: Account = None
+    archive: Archive | None = Field(
+        None, description="Ours. tar: path names a directory; what is staged is a tar stream of all of it."
+    )
+    webhook_url: WebhookUrl = None
 
 
 class TransferJobLogs(Shape):
@@ -92,82 +118,41 @@ class S3Directives(Shape):
     download_url: str | None = None
 
 
+class OperationAnswer(Shape):
+    """The job of an operation on files within a system."""
+
+    transfer_job: TransferJob
+    transfer_id: str = Field(description="The transfer's id at /transfers/{id}; ours.")
+    transfer_state: TransferState = None
+
+
 class TransferAnswer(Shape):
     """FirecREST 2.3 and later."""
 
     transfer_job: TransferJob
     transfer_directives: S3Directives
     transfer_id: str = Field(description="The transfer's id at /transfers/{id}; ours.")
+    transfer_state: TransferState = None
 
 
 class FlatUploadAnswer(Shape):
-    """The older flat form of an upload."""
+    """The older flat form of an upload. It has no URLs where a repeated request's transfer takes no parts any more."""
 
     max_part_size: int
-    parts_upload_urls: list[str]
-    complete_upload_url: str
-    complete_multipart_upload_url: str = Field(description="The same; FirecREST's own client looks for this name here.")
+    parts_upload_urls: list[str] | None = None
+    complete_upload_url: str | None = None
+    complete_multipart_upload_url: str | None = Field(
+        None, description="The same; FirecREST's own client looks for this name here."
+    )
     transfer_job: TransferJob
     transfer_id: str = Field(description="The transfer's id at /transfers/{id}; ours.")
+    transfer_state: TransferState = None
 
 
 class FlatDownloadAnswer(Shape):
-    """The older flat form of a download."""
+    """The older flat form of a download. It has no URL where a repeated request's transfer has ended."""
 
-    download_url: str
+    download_url: str | None = None
     transfer_job: TransferJob
     transfer_id: str = Field(description="The transfer's id at /transfers/{id}; ours.")
-
-
-class JobStatus(Shape):
-    """State as FirecREST's client understands it: PENDING, RUNNING, COMPLETED, FAILED, CANCELLED or TIMEOUT."""
-
-    state: str
-    state_reason: str | None = None
-    exit_code: int | None = None
-    interrupt_signal: int | None = None
-
-
-class JobTime(Shape):
-    """Seconds, and times in epoch seconds."""
-
-    elapsed: int | None = None
-    start: int | None = None
-    end: int | None = None
-    suspended: int | None = None
-    limit: int | None = None
-
-
-class JobTask(Shape):
-    """A step of a job."""
-
-    id: str
-    name: str
-    status: JobStatus
-    time: JobTime
-
-
-class Job(Shape):
-    """A job."""
-
-    job_id: str
-    name: str
-    status: JobStatus
-    tasks: list[JobTask] | None = None
-    time: JobTime
-    account: str | None = None
-    allocation_nodes: int = 1
-    cluster: str
-    group: str | None = None
-    nodes: str
-    partition: str
-    kill_request_user: str | None = None
-    user: str
-    working_directory: str
-    priority: int | None = None
-
-
-class JobsAnswer(Shape):
-    """Jobs."""
-
-    jobs: list[Job]
+    transfer_state: TransferState = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 MAX_SIZE_TEXT_LENGTH = 20
@@ -28,7 +28,20 @@ def _whole_number(value: object) -> object:
     return value
 
 
-SizeBytes = Annotated[int, BeforeValidator(_whole_number), Field(ge=0, le=5 * 1024**4)]
+MAX_OBJECT_BYTES = 5 * 1024**4
+SizeBytes = Annotated[
+    int,
+    Field(ge=0, le=MAX_OBJECT_BYTES),
+    BeforeValidator(_whole_number),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": MAX_OBJECT_BYTES},
+                {"type": "string", "pattern": f"^[0-9]{{1,{MAX_SIZE_TEXT_LENGTH}}}$"},
+            ]
+        }
+    ),
+]
 """0 … 5 TiB, which is the largest object S3 knows."""
 
 

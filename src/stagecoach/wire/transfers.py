@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from stagecoach.wire.firecrest import Sha256
+from stagecoach.wire.digests import SaidDigests
 from stagecoach.wire.shapes import Shape
 
 
@@ -19,7 +19,7 @@ class HistoryLine(Shape):
 
 
 class Proof(Shape):
-    """One comparison that held: ``how`` is size, part_md5, multipart_etag, md5 or sha256."""
+    """One comparison that held: ``how`` is size, multipart_etag, md5, sha256, crc32, part_md5, part_sha256 or part_crc32."""
 
     how: str
     value: str
@@ -31,18 +31,25 @@ class TransferView(Shape):
     id: str
     owner: str
     system: str
-    direction: str = Field(description="upload or download")
-    path: str
-    size_bytes: int
+    direction: str = Field(description="upload, download, or within: an operation on files that stay on the system")
+    operation: str | None = Field(None, description="within: mv, cp, rm, compress or extract.")
+    source_path: str | None = Field(None, description="within: what is moved, copied, packed or unpacked.")
+    path: str = Field(description="within: the target, or what is removed.")
+    archive: str | None = Field(None, description="tar: path names a directory, which travels as one tar stream.")
+    size_bytes: int | None = Field(
+        description="Of the staged object, or of what the operation works on; null until a job has measured it."
+    )
     state: str = Field(description="preparing, receiving, staged, queued, moving, done, failed, cancelling, cancelled or expired")
     meaning: str = Field(description="The state in a sentence.")
     code: str | None = Field(None, description="Stable code of a failure.")
     reason: str | None = Field(None, description="Why it waits or ended, in plain words.")
     bytes_staged: int = Field(description="Bytes in the staging area.")
     bytes_moved: int = Field(description="Bytes the staging job has moved.")
+    file_count: int | None = Field(None, description="within: files, directories and links; null until the job has counted them.")
+    files_moved: int = Field(0, description="within: how many of them are done.")
     rate_bytes_per_second: float
-    part_size_bytes: int
-    part_count: int
+    part_size_bytes: int = Field(description="While sizeBytes is null: the smallest that the job may choose. within: 0.")
+    part_count: int | None = Field(description="null as sizeBytes is, and where nothing is staged.")
     account: str | None = None
     job_id: str | None = None
     job_state: str | None = Field(None, description="In the scheduler's own words.")
@@ -52,6 +59,19 @@ class TransferView(Shape):
     updated_at: datetime
     expires_at: datetime | None = None
     ended_at: datetime | None = None
+    retry_until: datetime | None = Field(
+        None, description="A failed transfer: until when `POST /transfers/{id}/retry` goes on from what is staged."
+    )
+
+
+class WebhookView(Shape):
+    """How telling the transfer's webhook goes. Its URL may hold a secret, so only the host is shown."""
+
+    host: str
+    pending: int = Field(description="Messages that are still to be delivered.")
+    trouble: str | None = Field(
+        None, description="Why the latest of those that are late or were given up could not be delivered."
+    )
 
 
 class TransferDetail(TransferView):
@@ -59,6 +79,19 @@ class TransferDetail(TransferView):
 
     history: list[HistoryLine]
     job_log: str | None = None
+    webhook: WebhookView | None = None
+
+
+class ProgressEvent(Shape):
+    """How far a transfer is."""
+
+    id: str
+    size_bytes: int | None
+    bytes_staged: int
+    bytes_moved: int
+    rate_bytes_per_second: float
+    file_count: int | None = None
+    files_moved: int = 0
 
 
 class TransferPage(Shape):
@@ -96,13 +129,12 @@ class PartsView(Shape):
     complete_upload_url: str
 
 
-class FinishRequest(Shape):
-    """What the client knows of the whole file; optional."""
+class FinishRequest(SaidDigests):
+    """What the client knows of the file; optional."""
 
     etag: str | None = Field(
         None, max_length=200, pattern=r"^[\x21-\x7e]+$", description="The ETag the store answered to the completion."
     )
-    sha256: Sha256 | None = None
 
 
 class DownloadUrl(Shape):

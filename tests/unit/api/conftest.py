@@ -20,7 +20,7 @@ from tests.fakes.world import World
 from stagecoach.api.app import create_app
 from stagecoach.api.tokens import TokenChecker
 from stagecoach.flows.toolbox import Toolbox
-from stagecoach.settings import AuthSettings
+from stagecoach.settings import AuthSettings, IssuerSettings
 
 ISSUER, AUDIENCE = "https://sso.example.org", "stagecoach"
 NOW = 1_900_000_000
@@ -84,7 +84,7 @@ def application(world: World, issuer: Issuer) -> FastAPI:
     async def opened() -> AsyncIterator[Toolbox]:
         yield world.tools
 
-    auth = AuthSettings(jwks=str(issuer.jwks_file), issuer=ISSUER, audience=AUDIENCE)
+    auth = AuthSettings(issuers=(IssuerSettings(jwks=str(issuer.jwks_file), issuer=ISSUER, audience=AUDIENCE),))
     made = create_app(opened, auth)
     made.state.tools = world.tools
     made.state.tokens = TokenChecker(auth, lambda: issuer.time)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -17,9 +18,10 @@ from joserfc.jwk import RSAKey
 from tests.unit.api.answers import problem
 from tests.unit.api.conftest import AUDIENCE, ISSUER, Issuer, encoded, new_key
 
+from stagecoach.api import issuer_keys
 from stagecoach.api.tokens import TokenChecker
 from stagecoach.core.errors import NotAuthenticated, SettingsError, Unavailable
-from stagecoach.settings import AuthSettings
+from stagecoach.settings import AuthSettings, IssuerSettings
 
 
 async def ask(client: httpx.AsyncClient, authorization: str | bytes | None) -> httpx.Response:
@@ -87,6 +89,9 @@ def wrong_tokens(issuer: Issuer) -> dict[str, str]:
         "another issuer": issuer.token(iss="https://evil.example.org"),
         "issuer as list": issuer.token(iss=[ISSUER]),
         "no issuer": issuer.token(iss=None),
+        "an ID token": issuer.token(typ="ID", nonce="n"),
+        "an ID token of another provider": issuer.token(at_hash="x", nonce="n"),
+        "a refresh token": issuer.token(typ="Refresh"),
         "another audience": issuer.token(aud="somebody-else"),
         "no audience": issuer.token(aud=None),
         "audience list": issuer.token(aud=["a", "b"]),
@@ -141,6 +146,8 @@ async def test_every_wrong_token_is_refused_with_the_same_body(
 
 HOSTILE: list[Any] = ["../x", "..", ".", "", "a/b", "/", "a\nb", "a\0", " ", "alice bob", "\t", "x" * 65, "\x7f", "\ud800"]
 HOSTILE += [None, 5, True, ["alice"], {"a": 1}, "alice\n", "\nalice"]
+# What nobody sees, and what turns the line around.
+HOSTILE += ["ali\u200bce", "\u202ealice", "alice\x85", "alice\xa0", "\u2028alice", "\ufeffalice"]
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
@@ -152,7 +159,11 @@ async def test_a_claim_that_names_no_user_is_refused(anonymous: httpx.AsyncClien
 
 @pytest.mark.parametrize("name", ["alice", "a", "user@realm", "é", "-x", "用户", "x" * 64, "a.b_c"])
 async def test_a_claim_that_names_a_user_is_believed(anonymous: httpx.AsyncClient, issuer: Issuer, name: str) -> None:
-    assert (await ask(anonymous, f"Bearer {issuer.token(preferred_username=name)}")).status_code == 200
+    authorization = f"Bearer {issuer.token(preferred_username=name)}"
+    assert (await ask(anonymous, authorization)).status_code == 200
+    # A header could not carry every name.
+    refused = problem(await anonymous.get("/transfers/none", headers={"Authorization": authorization}), 404)
+    assert refused["user"] == name
 
 
 async def test_times_are_tolerated_by_the_skew(anonymous: httpx.AsyncClient, issuer: Issuer) -> None:
@@ -179,8 +190,19 @@ async def test_an_audience_among_several_is_believed(anonymous: httpx.AsyncClien
     ],
 )
 async def test_the_administrators_role_is_read_exactly(issuer: Issuer, roles: Any, is_admin: bool) -> None:
-    checker = TokenChecker(AuthSettings(jwks=str(issuer.jwks_file)), lambda: issuer.time)
-    assert (await checker.caller(issuer.token(roles=roles))).is_admin is is_admin
+    checker = TokenChecker(AuthSettings(issuers=(IssuerSettings(jwks=str(issuer.jwks_file)),)), lambda: issuer.time)
+    assert (await checker.believe(issuer.token(roles=roles))).is_admin is is_admin
+
+
+@pytest.mark.parametrize(("named", "is_admin"), [({}, False), ({"admin_role": "stagecoach-admin"}, True)])
+async def test_a_partners_provider_makes_administrators_only_where_the_centre_says_so(
+    issuer: Issuer, named: dict[str, str], is_admin: bool
+) -> None:
+    partner = IssuerSettings(issuer=ISSUER, jwks=str(issuer.jwks_file), user_names="mapped", user_map={"a@p": "alice"}, **named)
+    believed = await TokenChecker(AuthSettings(issuers=(partner,)), lambda: issuer.time).believe(
+        issuer.token(preferred_username="a@p", roles=["stagecoach-admin"])
+    )
+    assert (believed.username, believed.is_admin) == ("alice", is_admin)
 
 
 async def test_an_rsa_issuer_is_believed_too(anonymous: httpx.AsyncClient, issuer: Issuer) -> None:
@@ -204,14 +226,14 @@ async def test_a_rotated_key_file_is_picked_up_and_the_old_key_falls(anonymous: 
 async def test_a_stream_of_forged_tokens_is_not_a_stream_of_readings(
     application: FastAPI, anonymous: httpx.AsyncClient, issuer: Issuer
 ) -> None:
-    checker = application.state.tokens
-    readings, read = [], checker._fetch_keys
+    keys = application.state.tokens._keys[0][1]
+    readings, read = [], keys._fetch
 
     async def counted() -> Any:
         readings.append(issuer.time)
         return await read()
 
-    checker._fetch_keys = counted
+    keys._fetch = counted
     forged = issuer.token(key=new_key())
     for _ in range(100):
         issuer.time += 1
@@ -227,28 +249,76 @@ async def test_keys_that_cannot_be_read_again_stay_good(anonymous: httpx.AsyncCl
     require_refused(await ask(anonymous, f"Bearer {issuer.token(key=new_key())}"), "")
 
 
+@pytest.mark.parametrize("trouble", [TimeoutError(), httpx.InvalidURL("no port"), httpx.ConnectError("refused")])
+@pytest.mark.parametrize("trouble_at", ["metadata", "keys"])
+async def test_an_issuer_that_never_ends_its_answer_or_has_a_wrong_address_is_one_that_is_down(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch, trouble: Exception, trouble_at: str
+) -> None:
+    failing: set[str] = set()
+
+    async def get(url: str) -> Any:
+        what = "metadata" if url.endswith(issuer_keys.METADATA_PATH) else "keys"
+        if what in failing:
+            raise trouble
+        if what == "metadata":
+            return {"issuer": ISSUER, "jwks_uri": f"{ISSUER}/keys"}
+        return json.loads(issuer.jwks_file.read_text())
+
+    monkeypatch.setattr(issuer_keys, "_get", get)
+    checker = TokenChecker(AuthSettings(issuers=(IssuerSettings(issuer=ISSUER, audience=AUDIENCE),)), lambda: issuer.time)
+    assert (await checker.believe(issuer.token())).username == "alice"
+    failing.add(trouble_at)
+    issuer.time += 4000
+    assert (await checker.believe(issuer.token())).username == "alice"
+    with pytest.raises(Unavailable, match="does not answer"):
+        await checker.read_keys(checker._keys[0][0])
+
+
+async def test_an_issuer_that_hangs_holds_up_nobody_whose_key_is_known(
+    application: FastAPI, anonymous: httpx.AsyncClient, issuer: Issuer
+) -> None:
+    assert (await ask(anonymous, f"Bearer {issuer.token()}")).status_code == 200
+    keys = application.state.tokens._keys[0][1]
+    asked, answers = asyncio.Event(), asyncio.Event()
+
+    async def hanging() -> Any:
+        asked.set()
+        await answers.wait()
+        raise Unavailable("too late")
+
+    keys._fetch = hanging
+    issuer.time += 4000
+    first = asyncio.create_task(ask(anonymous, f"Bearer {issuer.token()}"))
+    await asked.wait()
+    async with asyncio.timeout(5):
+        assert (await ask(anonymous, f"Bearer {issuer.token()}")).status_code == 200
+    assert not first.done()
+    answers.set()
+    assert (await first).status_code == 200
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"keys": 5}', '{"keys": [{}]}', '{"keys": [{"kty": "x"}]}', "null"])
 async def test_a_key_file_that_holds_no_keys_is_the_centres_mistake(issuer: Issuer, content: str) -> None:
     issuer.jwks_file.write_text(content)
-    checker = TokenChecker(AuthSettings(jwks=str(issuer.jwks_file)), lambda: issuer.time)
+    checker = TokenChecker(AuthSettings(issuers=(IssuerSettings(jwks=str(issuer.jwks_file)),)), lambda: issuer.time)
     with pytest.raises((Unavailable, NotAuthenticated)) as refused:
-        await checker.caller(issuer.token())
+        await checker.believe(issuer.token())
     assert str(issuer.jwks_file) not in str(refused.value)
     if content not in {"{}", '{"keys": []}'}:
-        with pytest.raises(SettingsError, match=r"auth\.jwks"):
-            await checker.read_keys()
+        with pytest.raises(SettingsError, match=r"auth\.issuers\.jwks"):
+            await checker.read_keys(checker._keys[0][0])
 
 
 async def test_keys_that_are_not_there_are_not_looked_for_at_every_request(issuer: Issuer, tmp_path: Path) -> None:
     later = tmp_path / "later.json"
-    checker = TokenChecker(AuthSettings(jwks=str(later)), lambda: issuer.time)
+    checker = TokenChecker(AuthSettings(issuers=(IssuerSettings(jwks=str(later)),)), lambda: issuer.time)
     with pytest.raises(Unavailable):
-        await checker.caller(issuer.token())
+        await checker.believe(issuer.token())
     later.write_bytes(issuer.jwks_file.read_bytes())
     with pytest.raises(Unavailable):
-        await checker.caller(issuer.token())
+        await checker.believe(issuer.token())
     issuer.time += 31
-    assert (await checker.caller(issuer.token())).username
+    assert (await checker.believe(issuer.token())).username
 
 
 async def test_a_token_in_the_query_is_none(anonymous: httpx.AsyncClient, issuer: Issuer) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+import zlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -20,6 +23,7 @@ UPLOAD, DOWNLOAD = "/filesystem/alps/transfer/upload", "/filesystem/alps/transfe
 SIZE = 1000
 TARGET = "/home/alice/big.bin"
 BODY: dict[str, Any] = {"path": TARGET, "transferDirectives": {"transferMethod": "s3", "fileSize": SIZE}}
+TAR: dict[str, Any] = {"archive": "tar", "transferDirectives": {"fileSize": 10_240}}
 JOB_KEYS = {"jobId", "system", "workingDirectory", "logs"}
 
 
@@ -99,6 +103,23 @@ async def test_downloads_in_both_forms(alice: httpx.AsyncClient, world: World) -
     assert flat["transferJob"]["jobId"] != today["transferJob"]["jobId"]
 
 
+async def test_a_directory_goes_up_and_down_as_an_archive(alice: httpx.AsyncClient, world: World) -> None:
+    body = (await alice.post(UPLOAD, json={**TAR, "path": "/home/alice/tree/"})).json()
+    shown = (await alice.get(f"/transfers/{body['transferId']}")).json()
+    assert (shown["path"], shown["archive"], shown["sizeBytes"], shown["partCount"]) == ("/home/alice/tree", "tar", 10_240, 1)
+    world.files.add_directory("/home/alice/source", "alice")
+    for form in ({}, {"transferDirectives": {}}):
+        body = (await alice.post(DOWNLOAD, json={"path": "/home/alice/source/", "archive": "tar", **form})).json()
+        shown = (await alice.get(f"/transfers/{body['transferId']}")).json()
+        assert (shown["archive"], shown["sizeBytes"], shown["partCount"]) == ("tar", None, None)
+        assert shown["partSizeBytes"] == 8_388_608
+        assert "source.tar" in (body.get("transferDirectives") or body)["downloadUrl"]
+    listed = (await alice.get("/transfers")).json()["transfers"]
+    assert sorted(str(transfer["sizeBytes"]) for transfer in listed) == ["10240", "None", "None"]
+    plain = (await alice.post(UPLOAD, json={**BODY, "archive": None})).json()
+    assert (await alice.get(f"/transfers/{plain['transferId']}")).json()["archive"] is None
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -160,6 +181,27 @@ WRONG: list[tuple[str, dict[str, Any], int, str, str]] = [
     ("/filesystem/bora/transfer/upload", {"account": ""}, 400, "account_required", ""),
     (UPLOAD, {"transferDirectives": None, "fileName": "a/b", "fileSize": 1, "path": "/home/alice"}, 400, "path_refused", ""),
     (UPLOAD, {"transferDirectives": None, "fileName": "..", "fileSize": 1, "path": "/home/alice"}, 400, "path_refused", ""),
+    (UPLOAD, {**TAR, "path": "/home/alice/file"}, 409, "target_exists", "no directory"),
+    (UPLOAD, {**TAR, "path": "/home/alice/fifo"}, 409, "target_exists", "no directory"),
+    (UPLOAD, {**TAR, "path": "/home/alice/dangling"}, 409, "target_exists", "no directory"),
+    (UPLOAD, {**TAR, "path": "/home/alice/to-directory"}, 409, "target_exists", "no directory"),
+    (UPLOAD, {**TAR, "path": "/home/alice/full"}, 409, "target_exists", "not empty"),
+    (UPLOAD, {**TAR, "path": "/home/alice/full/"}, 409, "target_exists", "not empty"),
+    (UPLOAD, {**TAR, "path": "/home/alice"}, 400, "path_refused", "file system"),
+    (UPLOAD, {**TAR, "path": "/home/alice/none/x"}, 404, "file_missing", "No such file or directory"),
+    (UPLOAD, {**TAR, "path": "/home/alice/outside/x"}, 400, "path_refused", "symbolic link"),
+    (UPLOAD, {**TAR, "path": "/scratch/x"}, 403, "permission_denied", "Permission denied"),
+    (UPLOAD, {"archive": "tar", "transferDirectives": {"fileSize": 512}}, 400, "size_refused", "tar"),
+    (UPLOAD, {"archive": "tar", "transferDirectives": {"fileSize": 10241}}, 400, "size_refused", "compressed"),
+    (UPLOAD, {"archive": "tar", "transferDirectives": {"fileSize": 1024**3}}, 400, "no_space", "free"),
+    (UPLOAD, {"archive": "tar"}, 400, "size_refused", "512"),
+    (UPLOAD, {"archive": "zip"}, 400, "validation_error", "tar"),
+    (DOWNLOAD, {"path": "/home/alice/full"}, 400, "not_a_file", "archive"),
+    (DOWNLOAD, {"archive": "tar", "path": "/home/alice/file"}, 400, "not_a_directory", "without archive"),
+    (DOWNLOAD, {"archive": "tar", "path": "/home/alice/fifo"}, 400, "not_a_directory", ""),
+    (DOWNLOAD, {"archive": "tar", "path": "/home/alice/none"}, 404, "file_missing", "No such file or directory"),
+    (DOWNLOAD, {"archive": "tar", "path": "/home/alice/outside"}, 400, "path_refused", "symbolic link"),
+    (DOWNLOAD, {"archive": "tar", "path": "/scratch/closed"}, 403, "permission_denied", "Permission denied"),
     (DOWNLOAD, {"path": "/home/alice/none"}, 404, "file_missing", "No such file or directory"),
     (DOWNLOAD, {"path": "/home/alice/directory"}, 400, "not_a_file", "directory"),
     (DOWNLOAD, {"path": "/home/alice/fifo"}, 400, "not_a_file", ""),
@@ -179,6 +221,9 @@ async def test_what_cannot_be_served_is_refused_in_words_and_nothing_is_made(
     files.add_directory("/scratch", "root")
     files.add_directory("/scratch/closed", "root", 0o700)
     files.add_directory("/home/alice/directory", "alice")
+    files.add_directory("/home/alice/full", "alice")
+    files.add_file("/home/alice/full/x", "alice", b"x")
+    files.add_symlink("/home/alice/to-directory", "alice", "directory")
     files.add_file("/home/alice/file", "alice", b"x")
     files.add_file("/home/alice/secret", "root", b"x", 0o600)
     files.add_other("/home/alice/fifo", "alice")
@@ -298,7 +343,7 @@ async def test_a_strange_request_id_is_not_sent_back(alice: httpx.AsyncClient) -
     for value in (b"x" * 129, b"a\tb", b"\xa0"):
         answer = await alice.get("/transfers", headers={b"x-request-id": value})  # type: ignore[dict-item]
         assert answer.status_code == 200
-        assert "x-request-id" not in answer.headers
+        assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
 
 
 async def test_another_users_transfer_does_not_exist_on_any_route(
@@ -332,6 +377,21 @@ async def test_an_administrator_sees_everything(
     assert (await admin.get(f"/transfers/{made['transferId']}")).json()["owner"] == "alice"
     assert (await admin.get(f"/compute/alps/jobs/{made['transferJob']['jobId']}")).status_code == 200
     assert (await admin.delete(f"/transfers/{made['transferId']}")).json()["state"] == "cancelled"
+
+
+async def test_an_administrator_gets_at_nobodys_data(alice: httpx.AsyncClient, admin: httpx.AsyncClient, world: World) -> None:
+    upload = (await begun(alice))["transferId"]
+    world.files.add_file("/home/alice/secret", "alice", bytes(10))
+    answer = await alice.post("/filesystem/alps/transfer/download", json={"path": "/home/alice/secret"})
+    download = answer.json()["transferId"]
+    for method, path in (
+        ("GET", f"/transfers/{upload}/parts"),
+        ("POST", f"/transfers/{upload}/finish"),
+        ("GET", f"/transfers/{download}/download-url"),
+        ("POST", f"/transfers/{download}/finish"),
+    ):
+        problem(await admin.request(method, path), 403, "permission_denied")
+    assert (await alice.get(f"/transfers/{upload}/parts")).status_code == 200
 
 
 async def test_transfers_are_paged_newest_first(alice: httpx.AsyncClient, world: World) -> None:
@@ -405,6 +465,32 @@ async def test_finishing_too_early_names_the_missing_parts(alice: httpx.AsyncCli
     made = await begun(alice)
     body = problem(await alice.post(f"/transfers/{made['transferId']}/finish"), 409, "parts_missing")
     assert body["data"] == {"missing": [1], "missing_count": 1}
+
+
+async def test_digests_are_taken_with_the_request_and_at_the_end(alice: httpx.AsyncClient, world: World) -> None:
+    content = bytes(SIZE)
+    md5, crc32 = hashlib.md5(content).hexdigest(), f"{zlib.crc32(content):08X}"
+    made = await begun(alice, crc32=crc32)
+    finish = f"/transfers/{made['transferId']}/finish"
+    urls = made["transferDirectives"]["partsUploadUrls"]
+    assert world.store.follow("PUT", urls[0], b"x" * SIZE)[0] == 200
+    said = {"partDigests": {"algorithm": "md5", "values": [md5.upper()]}}
+    body = problem(await alice.post(finish, json=said), 409, "parts_differ")
+    assert body["data"] == {"differing": [1], "differing_count": 1}
+    two = {"partDigests": {"algorithm": "md5", "values": [md5, md5]}}
+    assert problem(await alice.post(finish, json=two), 400, "digest_refused")["data"]["part_count"] == 1
+    problem(await alice.post(finish, json={"crc32": "0" * 8}), 409, "wrong_state")
+    problem(await alice.post(finish, json={"crc32": "x"}), 400, "validation_error")
+    assert world.store.follow("PUT", urls[0], content)[0] == 200
+    assert (await alice.post(finish, json=said)).json()["state"] == "staged"
+    kept = await world.get(made["transferId"])
+    assert (kept.digests, kept.part_digests) == ({"crc32": crc32.lower()}, {"md5": (md5,)})
+
+
+async def test_the_digests_of_ten_thousand_parts_are_understood(alice: httpx.AsyncClient) -> None:
+    said = {"algorithm": "sha256", "values": ["0" * 64] * 10_000}
+    answer = await alice.post(UPLOAD, json={**BODY, "partDigests": said})
+    assert "10000 values, but the file has 1 parts" in problem(answer, 400, "digest_refused")["message"]
 
 
 async def test_a_download_url_is_signed_again_while_it_is_staged(alice: httpx.AsyncClient, world: World) -> None:
@@ -519,12 +605,58 @@ async def test_an_id_that_was_used_again_shows_the_newest_job(alice: httpx.Async
     assert (await job_of(alice, second))["workingDirectory"] == second["transferJob"]["workingDirectory"]
 
 
+async def failed_for_a_while(alice: httpx.AsyncClient, world: World) -> dict[str, Any]:
+    """An upload for which there was no room; the object is kept."""
+    limits = world.settings.systems[0].limits.model_copy(update={"keep_failed_seconds": 3600})
+    object.__setattr__(world.settings.systems[0], "limits", limits)
+    made = await begun(alice)
+    put(world, made["transferDirectives"])
+    await world.work(2)
+    world.nodes.end_with(made["transferJob"]["jobId"], JobPhase.FAILED, "no_space")
+    await world.work(2)
+    return made
+
+
+async def test_a_failed_transfer_is_retried_while_it_is_kept(
+    alice: httpx.AsyncClient, bob: httpx.AsyncClient, world: World
+) -> None:
+    made = await failed_for_a_while(alice, world)
+    route = f"/transfers/{made['transferId']}"
+    shown = (await alice.get(route)).json()
+    assert (shown["state"], shown["code"]) == ("failed", "no_space")
+    assert shown["retryUntil"] > shown["endedAt"]
+    problem(await bob.post(f"{route}/retry"), 404, "transfer_not_found")
+    again = await alice.post(f"{route}/retry")
+    assert (again.status_code, again.json()["state"], again.json()["retryUntil"]) == (200, "staged", None)
+    problem(await alice.post(f"{route}/retry"), 409, "wrong_state")
+    await world.work(3)
+    for _ in range(3):
+        world.let_cluster_work()
+        await world.work(seconds=31)
+    assert (await alice.get(route)).json()["state"] == "done"
+    # Who asks for the job that was named first is answered under its number.
+    job = await job_of(alice, made)
+    assert (job["jobId"], job["status"]["state"]) == (made["transferJob"]["jobId"], "COMPLETED")
+
+
+async def test_what_is_kept_of_a_failed_transfer_can_be_given_up(alice: httpx.AsyncClient, world: World) -> None:
+    made = await failed_for_a_while(alice, world)
+    route = f"/transfers/{made['transferId']}"
+    dropped = (await alice.delete(route)).json()
+    assert (dropped["state"], dropped["retryUntil"]) == ("failed", None)
+    assert world.left_outside() == []
+    problem(await alice.delete(route), 409, "wrong_state")
+    assert "begin a new transfer" in problem(await alice.post(f"{route}/retry"), 409, "wrong_state")["message"]
+
+
 async def test_too_many_transfers_under_way_are_refused(alice: httpx.AsyncClient, bob: httpx.AsyncClient, world: World) -> None:
     limits = world.settings.systems[0].limits.model_copy(update={"max_open_transfers_per_user": 2})
     object.__setattr__(world.settings.systems[0], "limits", limits)
     first = await begun(alice, path="/home/alice/1")
     await begun(alice, path="/home/alice/2")
-    assert "2 transfers" in problem(await alice.post(UPLOAD, json=BODY), 400, "invalid_request")["message"]
+    refused = await alice.post(UPLOAD, json=BODY)
+    assert "2 transfers" in problem(refused, 429, "too_many_transfers")["message"]
+    assert refused.headers["Retry-After"] == "60"
     await begun(bob, path="/home/bob/1")
     await alice.delete(f"/transfers/{first['transferId']}")
     await begun(alice)

@@ -10,7 +10,7 @@ import pytest
 WITHOUT_SERVER = """
 import sys
 for name in ("fastapi", "starlette", "uvicorn", "pydantic_settings", "sqlalchemy", "alembic", "asyncssh", "aioboto3",
-             "aiobotocore", "botocore", "aiosqlite", "yaml", "joserfc", "psycopg"):
+             "aiobotocore", "botocore", "aiosqlite", "yaml", "joserfc", "psycopg", "pwdlib", "argon2"):
     sys.modules[name] = None
 from stagecoach.__main__ import main
 main()
@@ -27,13 +27,13 @@ def test_help_shows_what_moves_files_and_what_runs_the_service() -> None:
     assert shown.returncode == 0, shown.stderr
     first, _, second = shown.stdout.partition("Run the service")
     assert "Move files" in first
-    for command in ("login", "cp", "transfers"):
+    for command in ("login", "cp", "ls", "transfers"):
         assert f" {command} " in first
-    for command in ("serve", "work", "migrate", "check", "openapi", "dev-token", "up"):
+    for command in ("serve", "work", "migrate", "check", "account", "openapi", "dev-token", "up"):
         assert f" {command} " in second
 
 
-@pytest.mark.parametrize("command", [["login"], ["cp"], *(["transfers", verb] for verb in ("list", "show", "resume"))])
+@pytest.mark.parametrize("command", [["login"], ["cp"], ["ls"], *(["transfers", verb] for verb in ("list", "show", "resume"))])
 def test_every_command_has_its_help(command: list[str]) -> None:
     shown = run(*command, "--help")
     assert shown.returncode == 0, shown.stderr

@@ -19,6 +19,12 @@ def problem(status: int, code: str, message: str = "It says why.", **headers: st
     return httpx.Response(status, json={"errorType": "error", "code": code, "message": message}, headers=headers)
 
 
+def listed(name: str, **changes: str | None) -> dict[str, Any]:
+    """A line of a listing."""
+    file = {"name": name, "type": "-", "linkTarget": None, "user": "alice", "group": "users", "permissions": "rw-r--r--"}
+    return {**file, "lastModified": "2030-01-01T00:00:00", "size": "5", **changes}
+
+
 class Patience:
     """Time that passes only by sleeping."""
 
@@ -36,17 +42,26 @@ class Patience:
 
 @dataclass
 class FakeService:
-    """``answers_first`` are given before anything else, ``asked`` is what was asked."""
+    """``answers_first`` are given before anything else, ``asked`` is what was asked, ``keys`` are those of
+    beginnings. ``names_directory``: what downloads ask for is one. ``is_repeated``: the upload was begun and completed before."""
 
     store: FaultyStore
-    size_bytes: int = 0
+    size_bytes: int | None = 0
     direction: str = "upload"
     state: str = "receiving"
     code: str | None = None
     reason: str | None = None
+    retry_until: str | None = None
+    archive: str | None = None
+    names_directory: bool = False
     answers_first: list[httpx.Response | Exception] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    is_repeated: bool = False
+    begun_with: dict[str, Any] = field(default_factory=dict)
     finished_with: dict[str, Any] | None = None
+    listing: list[dict[str, Any]] = field(default_factory=list)
+    listed_with: dict[str, str] | None = None
 
     def transport(self) -> httpx.MockTransport:
         return httpx.MockTransport(self.answer)
@@ -54,20 +69,37 @@ class FakeService:
     def answer(self, request: httpx.Request) -> httpx.Response:
         what = f"{request.method} {request.url.path}"
         self.asked.append(what)
+        if "/transfer/" in request.url.path:
+            self.keys.append(request.headers["Idempotency-Key"])
         if self.answers_first:
             first = self.answers_first.pop(0)
             if isinstance(first, Exception):
                 raise first
             return first
-        if request.headers["Authorization"] != f"Bearer {TOKEN}":
+        if request.url.path == "/auth/methods":
+            # As a service of an earlier version.
+            return problem(404, "route_not_found", "Not Found")
+        if request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return problem(401, "not_authenticated", "The token is not valid.")
         if request.url.path.endswith("/transfer/upload"):
-            self.size_bytes = json.loads(request.content)["transferDirectives"]["fileSize"]
+            body = self.begun_with = json.loads(request.content)
+            self.size_bytes, self.archive = body["transferDirectives"]["fileSize"], body.get("archive")
+            if self.is_repeated:
+                return self._begun({})
             return self._begun({"partsUploadUrls": list(self.part_urls().values()), "completeUploadUrl": self._complete_url()})
         if request.url.path.endswith("/transfer/download"):
+            self.begun_with = json.loads(request.content)
+            self.archive = self.begun_with.get("archive")
+            if self.archive is None and self.names_directory:
+                return problem(400, "not_a_file", "It is a directory.")
+            if self.archive is not None and not self.names_directory:
+                return problem(400, "not_a_directory", "It is a file.")
             self.direction, self.state = "download", "staged"
             self.size_bytes = len(self.store.objects["object"])
             return self._begun({"downloadUrl": self.store.url("object")})
+        if request.url.path == "/filesystem/alps/ops/ls":
+            self.listed_with = dict(request.url.params)
+            return httpx.Response(200, json={"output": self.listing})
         if request.url.path == "/transfers":
             return httpx.Response(200, json={"transfers": [self.view()], "next": None})
         if request.url.path.split("/")[2] != ID:
@@ -75,26 +107,29 @@ class FakeService:
         return {
             f"GET /transfers/{ID}": self._show,
             f"DELETE /transfers/{ID}": self._cancel,
+            f"POST /transfers/{ID}/retry": self._retry,
             f"GET /transfers/{ID}/parts": self._parts,
             f"POST /transfers/{ID}/finish": lambda: self._finish(json.loads(request.content)),
             f"GET /transfers/{ID}/download-url": self._download_url,
         }[what]()
 
     def view(self) -> dict[str, Any]:
-        count = max(1, -(-self.size_bytes // PART))
+        count = None if self.size_bytes is None else max(1, -(-self.size_bytes // PART))
         numbers = {"sizeBytes": self.size_bytes, "partSizeBytes": PART, "partCount": count}
         words = {
             "path": "/scratch/a.bin",
+            "archive": self.archive,
             "state": self.state,
             "meaning": "A sentence.",
             "code": self.code,
             "reason": self.reason,
+            "retryUntil": self.retry_until,
         }
         bytes_done = {"bytesStaged": 0, "bytesMoved": 0, "rateBytesPerSecond": 0.0, "createdAt": AT, "updatedAt": AT}
         return {"id": ID, "owner": "alice", "system": "alps", "direction": self.direction, **numbers, **words, **bytes_done}
 
     def part_urls(self) -> dict[int, str]:
-        count = max(1, -(-self.size_bytes // PART))
+        count = max(1, -(-(self.size_bytes or 0) // PART))
         return {n: self.store.url("object", uploadId="u1", partNumber=n) for n in range(1, count + 1)}
 
     def _complete_url(self) -> str:
@@ -110,6 +145,12 @@ class FakeService:
 
     def _cancel(self) -> httpx.Response:
         self.state = "cancelled"
+        return httpx.Response(200, json=self.view())
+
+    def _retry(self) -> httpx.Response:
+        if self.state != "failed" or self.retry_until is None:
+            return problem(409, "wrong_state", "Nothing is kept of this transfer; begin a new transfer.")
+        self.state, self.retry_until = "queued" if self.direction == "download" else "receiving", None
         return httpx.Response(200, json=self.view())
 
     def _parts(self) -> httpx.Response:

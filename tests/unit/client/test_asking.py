@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import httpx
 import pytest
 from tests.unit.client.fake_service import ID, TOKEN, URL, FakeService, Patience, problem
 
 from stagecoach.client import Client, ServiceError, TransferFailed
-from stagecoach.client.asking import retry_after_seconds
+from stagecoach.client.asking import Asking, retry_after_seconds
 
 BUSY = [problem(503, "system_unavailable"), problem(429, "too_many"), httpx.ConnectError("x"), httpx.ReadTimeout("x")]
 
@@ -31,13 +32,49 @@ async def test_what_may_be_asked_twice_is(client: Client, service: FakeService, 
     assert len(service.asked) == 5
 
 
-@pytest.mark.parametrize("answer", BUSY, ids=lambda answer: type(answer).__name__)
-async def test_a_beginning_is_asked_once(client: Client, service: FakeService, answer: httpx.Response | Exception) -> None:
-    service.answers_first = [answer]
+@pytest.mark.parametrize("direction", ["upload", "download"])
+async def test_a_beginning_is_asked_again_with_the_same_key(client: Client, service: FakeService, direction: str) -> None:
+    """A lost answer (the last two) must not make a second transfer."""
+    service.answers_first = [problem(409, "request_under_way", **{"Retry-After": "1"}), *BUSY]
+    service.store.objects["object"] = b"x"
+    begin = client.begin_upload("alps", "/a", 1) if direction == "upload" else client.begin_download("alps", "/a")
+    assert (await begin).transfer_id == ID
+    assert len(service.keys) == 6
+    assert len(set(service.keys)) == 1
+    assert len(service.keys[0]) >= 32
+    await client.begin_upload("alps", "/a", 1)
+    await client.begin_upload("alps", "/a", 1, idempotency_key="mine")
+    assert service.keys[6] != service.keys[0]
+    assert service.keys[7] == "mine"
+
+
+async def test_a_beginning_whose_process_died_is_waited_for_until_it_was_given_up(
+    client: Client, service: FakeService, patience: Patience
+) -> None:
+    service.answers_first = [problem(409, "request_under_way", **{"Retry-After": "1"}) for _ in range(40)]
+    assert (await client.begin_upload("alps", "/a", 1)).transfer_id == ID
+    assert 180 <= patience.now <= 300
+    service.answers_first = [problem(409, "request_under_way", **{"Retry-After": "1"}) for _ in range(200)]
     with pytest.raises(ServiceError) as caught:
-        await client.begin_upload("alps", "/scratch/a.bin", 1)
-    assert len(service.asked) == 1
+        await client.begin_upload("alps", "/a", 1)
     assert caught.value.retryable
+
+
+async def test_a_beginning_that_is_refused_is_asked_once(client: Client, service: FakeService) -> None:
+    service.answers_first = [problem(422, "idempotency_key_reused")]
+    with pytest.raises(ServiceError) as caught:
+        await client.begin_upload("alps", "/a", 1)
+    assert (len(service.asked), caught.value.code) == (1, "idempotency_key_reused")
+
+
+async def test_an_upload_that_was_begun_and_completed_before_is_not_sent_again(
+    client: Client, service: FakeService, tmp_path: Path
+) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    service.is_repeated, service.state = True, "staged"
+    service.store.completed = True
+    carried = await client.upload("alps", tmp_path / "a", "/a")
+    assert (carried.state, service.store.parts) == ("done", {})
 
 
 async def test_patience_ends(client: Client, service: FakeService, patience: Patience) -> None:
@@ -79,3 +116,38 @@ async def test_a_transfer_that_failed_raises_with_its_code(client: Client, servi
 )
 def test_both_forms_of_retry_after_are_understood(header: str, seconds: float | None) -> None:
     assert retry_after_seconds(header, datetime(2026, 1, 1, tzinfo=UTC)) == seconds
+
+
+class Renewing:
+    """Has one token after the other, and a new one when one was refused."""
+
+    def __init__(self) -> None:
+        self.number = 1
+        self.refused: list[str | None] = []
+
+    async def __call__(self, refused: str | None = None) -> str:
+        self.refused.append(refused)
+        if refused == f"token-{self.number}":
+            self.number += 1
+        return f"token-{self.number}"
+
+
+@pytest.mark.parametrize("taken", [{"token-1"}, {"token-2"}, set()])
+async def test_a_token_that_is_refused_on_the_way_is_renewed_once(taken: set[str]) -> None:
+    seen = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        token = request.headers["Authorization"].removeprefix("Bearer ")
+        seen.append((token, request.content))
+        return httpx.Response(200, json={"ok": True}) if token in taken else problem(401, "not_authenticated")
+
+    source = Renewing()
+    asking = Asking(URL, source, timeout_seconds=1, patience_seconds=0, transport=httpx.MockTransport(answer))
+    if taken:
+        assert await asking.once("POST", "/x", json={"a": 1}) == {"ok": True}
+    else:
+        with pytest.raises(ServiceError, match="It says why"):
+            await asking.once("POST", "/x", json={"a": 1})
+    assert [token for token, _ in seen] == (["token-1"] if taken == {"token-1"} else ["token-1", "token-2"])
+    assert {content for _, content in seen} == {b'{"a":1}'}
+    await asking.aclose()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.client.fake_service import ID, TOKEN, URL, FakeService, Patience
+from tests.unit.client.fake_service import ID, TOKEN, URL, FakeService, Patience, listed
 from tests.unit.mover.faulty_store import PART, SIGNATURE, hidden_files, md5, multipart_etag, some_bytes
 
 from stagecoach.client import Client, ServiceError, TransferFailed
@@ -70,6 +70,33 @@ async def test_an_upload_arrives_and_leaves_nothing_here(client: Client, service
     assert done.client_leg is not None
     assert (done.client_leg.bytes_moved, done.client_leg.bytes_resumed) == (size, 0)
     assert journals() == []
+
+
+async def test_a_digest_that_the_caller_knows_is_given_to_the_service(client: Client, service: FakeService, source: Path) -> None:
+    await client.upload("alps", source, "/scratch/a.bin", sha256="AB" * 32)
+    assert service.begun_with["sha256"] == "AB" * 32
+    before = len(service.asked)
+    with pytest.raises(TransferFailed, match="directory"):
+        await client.upload("alps", source.parent, "/scratch/tree", sha256="AB" * 32)
+    assert len(service.asked) == before
+
+
+async def test_so_many_connections_at_once_as_were_asked_for(service: FakeService, patience: Patience, source: Path) -> None:
+    alone = Client(URL, TOKEN, transport=service.transport(), clock=patience.clock(), connections=1)
+    service.store.fail("PUT", "hold", part=1)
+    sending = asyncio.ensure_future(alone.upload("alps", source, "/scratch/a.bin"))
+    assert await asyncio.to_thread(service.store.waiting.wait, 10)
+    await asyncio.sleep(0.3)  # in which others would have sent what they have
+    assert [request.part for request in service.store.requests if request.method == "PUT"] == [1]
+    service.store.hold.set()
+    assert (await sending).state == "done"
+    assert service.store.objects["object"] == CONTENT
+
+
+@pytest.mark.parametrize("connections", [0, 65])
+def test_no_other_number_of_connections_is_taken(connections: int) -> None:
+    with pytest.raises(ValueError, match="connections"):
+        Client(URL, TOKEN, connections=connections)
 
 
 async def test_part_urls_that_expire_are_renewed(client: Client, service: FakeService, source: Path) -> None:
@@ -188,6 +215,26 @@ async def test_an_interrupted_download_is_resumed_by_another_process(
     assert hidden_files(tmp_path) == []
 
 
+async def test_the_journal_of_a_failed_download_stays_while_it_may_be_retried(
+    client: Client, service: FakeService, patience: Patience, tmp_path: Path
+) -> None:
+    service.store.keep("object", CONTENT)
+    target = tmp_path / "target.bin"
+    await stopped(client.download("alps", "/scratch/a.bin", target), service, "GET")
+    service.state, service.code, service.retry_until = "failed", "job_cancelled", "2030-01-02T12:00:00Z"
+    with pytest.raises(TransferFailed, match="failed") as caught:
+        await another_process(service, patience).resume(ID)
+    assert caught.value.can_be_retried
+    assert journals() == [ID]
+    assert (await client.retry(ID)).state == "queued"
+    service.state = "staged"
+    done = await another_process(service, patience).resume(ID)
+    assert done.client_leg is not None
+    assert done.client_leg.bytes_resumed > 0
+    assert target.read_bytes() == CONTENT
+    assert journals() == []
+
+
 async def test_cancel_leaves_nothing_of_a_download_here(client: Client, service: FakeService, tmp_path: Path) -> None:
     service.store.keep("object", CONTENT)
     await stopped(client.download("alps", "/scratch/a.bin", tmp_path / "target.bin"), service, "GET")
@@ -231,7 +278,8 @@ async def test_a_transfer_that_went_on_without_us_is_only_waited_for(client: Cli
 async def test_what_cannot_be_sent_is_refused_before_anything_is_begun(
     client: Client, service: FakeService, tmp_path: Path
 ) -> None:
-    for path in (tmp_path, tmp_path / "nothing"):
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", tmp_path / "nothing"):
         with pytest.raises(TransferFailed) as caught:
             await client.upload("alps", path, "/scratch/a.bin")
         assert caught.value.code == "source_missing"
@@ -240,12 +288,27 @@ async def test_what_cannot_be_sent_is_refused_before_anything_is_begun(
     assert service.asked == []
 
 
+async def test_a_directory_is_listed(client: Client, service: FakeService) -> None:
+    service.listing = [listed("a", size=str(2**62)), {**listed("bad"), "nameBase64": "YmFk"}]
+    answer = await client.list_directory("alps", "/scratch/é &", show_hidden=True, dereference=True)
+    assert [(file.name, file.size, file.link_target, file.name_base64) for file in answer.output] == [
+        ("a", str(2**62), None, None),
+        ("bad", "5", None, "YmFk"),
+    ]
+    assert service.listed_with == {"path": "/scratch/é &", "showHidden": "true", "dereference": "true"}
+    with pytest.raises(ServiceError) as caught:
+        await client.list_directory("nowhere/../alps", "/x")
+    assert caught.value.status == 404
+
+
 def test_the_synchronous_skin_does_the_same(service: FakeService, source: Path, tmp_path: Path) -> None:
     with SyncClient(URL, TOKEN, transport=service.transport()) as client:
         assert client.upload("alps", source, "/scratch/a.bin").state == "done"
         assert client.transfers(limit=1).transfers[0].id == ID
         assert client.transfer(ID).state == "done"
         assert client.download("alps", "/scratch/a.bin", tmp_path / "back.bin").state == "done"
+        assert client.list_directory("alps", "/scratch", recursive=True, numeric_ids=True).output == []
+        assert service.listed_with == {"path": "/scratch", "recursive": "true", "numericUid": "true"}
         assert client.cancel(ID).state == "cancelled"
     assert md5((tmp_path / "back.bin").read_bytes()) == md5(CONTENT)
 

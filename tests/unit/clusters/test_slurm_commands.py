@@ -9,6 +9,7 @@ import pytest
 
 from stagecoach.clusters import slurm_commands as commands
 from stagecoach.core.errors import AccountRequired, InvalidRequest
+from stagecoach.core.job_scripts import TaskLayout
 from stagecoach.ports.scheduler import JobRequest
 
 REQUEST = JobRequest(
@@ -41,6 +42,18 @@ def test_a_held_submission() -> None:
         "/home/alice/.stagecoach/01j/job.sh",
     ]
     assert "--hold" not in sbatch_words(replace(REQUEST, held=False))
+
+
+def test_several_tasks_are_asked_for_after_the_sites_own_words() -> None:
+    words = sbatch_words(replace(REQUEST, layout=TaskLayout(3, 2)), "--nodes=1", "--ntasks=1")
+    assert words[2:8] == ["--nodes=1", "--ntasks=1", "--nodes=3", "--ntasks=6", "--ntasks-per-node=2", "--parsable"]
+    assert commands.sbatch_test(None, ["-p", "x"], None, TaskLayout(2, 1))[-5:] == [
+        "--nodes=2",
+        "--ntasks=2",
+        "--ntasks-per-node=1",
+        "--test-only",
+        "--wrap=true",
+    ]
 
 
 def test_every_command_survives_a_shell_as_it_is() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,9 @@ from typing import Any
 import asyncssh
 import pytest
 
+from stagecoach.clusters import ssh_connections
+from stagecoach.clusters.ssh_credentials import Credentials
+from stagecoach.clusters.ssh_login import OpenConnection
 from stagecoach.clusters.ssh_pool import AnswerLost, SshPool
 from stagecoach.core.errors import PermissionRefused, SystemUnavailable
 from stagecoach.settings.systems import SshSettings
@@ -130,6 +133,27 @@ async def test_words_arrive_as_they_are(pool: SshPool, server: Server) -> None:
     odd = ["echo", "it's", "$(touch pwned)", "a\nb", "é", "-n", ""]
     result = await pool.run("alice", odd)
     assert (result.exit_status, result.stdout, result.stderr) == (0, " ".join(odd[1:]), "")
+
+
+async def test_input_arrives_whole_and_ends(pool: SshPool) -> None:
+    script = "it's $(touch pwned) é\n\0".encode() * 40_000
+    assert (await pool.run("alice", ["cat"], stdin=script)).stdout.encode() == script
+    assert (await pool.run("alice", ["cat"], stdin=b"")).stdout == ""
+    assert (await pool.run("alice", ["cat"])).stdout == ""
+
+
+async def test_a_command_that_does_not_read_its_input_ends_as_it_ends(pool: SshPool) -> None:
+    assert (await pool.run("alice", ["fail"], stdin=b"x" * 8_000_000)).exit_status == 3
+    assert (await pool.run("alice", ["echo", "still", "here"])).stdout == "still here"
+
+
+async def test_knocking_logs_nobody_in(pool: SshPool, server: Server) -> None:
+    assert await pool.knock() == "answers."
+    assert server.logins == []
+    server.acceptor.close()
+    await server.acceptor.wait_closed()
+    with pytest.raises(SystemUnavailable, match="does not answer"):
+        await pool.knock()
 
 
 async def test_how_commands_end(pool: SshPool) -> None:
@@ -368,6 +392,15 @@ async def test_file_sessions_are_shared_in_turn_and_survive_errors(pool: SshPool
         await sftp.stat(str(tmp_path))
 
 
+@pytest.mark.parametrize("kind", [BrokenPipeError, ConnectionResetError])
+async def test_a_file_session_whose_socket_broke_is_cut_off_and_not_used_again(pool: SshPool, kind: type[OSError]) -> None:
+    with pytest.raises(AnswerLost):
+        async with pool.sftp("alice") as broken:
+            raise kind(104, "as the socket says it")
+    async with pool.sftp("alice") as other:
+        assert other is not broken
+
+
 async def test_file_sessions_and_commands_share_the_users_turns(server: Server, tmp_path: Path) -> None:
     pool = SshPool("daint", server.settings(max_sessions_per_user=2))
     running = most = 0
@@ -384,4 +417,50 @@ async def test_file_sessions_and_commands_share_the_users_turns(server: Server, 
 
     await asyncio.gather(*(one(number) for number in range(20)))
     assert most <= 2
+    await pool.aclose()
+
+
+async def test_sessions_are_bounded_over_all_users_and_waiting_for_one_ends(server: Server) -> None:
+    pool = SshPool("daint", server.settings(max_sessions=2, queue_timeout_seconds=0.3))
+    for user in ("alice", "bob", "carol"):
+        await pool.run(user, ["echo"])
+    slow = [asyncio.create_task(pool.run(user, ["sleep", "1"])) for user in ("alice", "bob")]
+    await asyncio.sleep(0.1)
+    begun = time.monotonic()
+    with pytest.raises(SystemUnavailable, match=r"busy with the commands of all users; no turn came within 0\.3 s"):
+        await pool.run("carol", ["echo"])
+    assert time.monotonic() - begun < 0.8
+    await asyncio.gather(*slow)
+    assert (await pool.run("carol", ["echo", "x"])).stdout == "x"
+    await pool.aclose()
+
+
+async def test_waiting_behind_ones_own_commands_ends(server: Server) -> None:
+    pool = SshPool("daint", server.settings(max_sessions_per_user=1, queue_timeout_seconds=0.3))
+    slow = asyncio.create_task(pool.run("alice", ["sleep", "1"]))
+    await asyncio.sleep(0.1)
+    with pytest.raises(SystemUnavailable, match="busy with earlier commands of alice"):
+        await pool.run("alice", ["echo"])
+    assert (await slow).exit_status == 0
+    await pool.aclose()
+
+
+async def test_a_user_whose_login_hangs_closes_the_system_to_nobody_else(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = server.settings(connect_timeout_seconds=0.5)
+    real = ssh_connections.open_connection
+
+    async def opened(
+        name: str, ssh: SshSettings, credentials: Credentials, username: str, on_lost: Callable[[], None]
+    ) -> OpenConnection:
+        if username == "alice":
+            await asyncio.sleep(0.3)
+            raise SystemUnavailable("daint did not answer.")
+        return await real(name, ssh, credentials, username, on_lost)
+
+    monkeypatch.setattr(ssh_connections, "open_connection", opened)
+    pool = SshPool("daint", settings)
+    for user in ("bob", "carol"):
+        with pytest.raises(SystemUnavailable, match="did not answer"):
+            await pool.run("alice", ["echo"])
+        assert (await pool.run(user, ["echo", user])).stdout == user
     await pool.aclose()

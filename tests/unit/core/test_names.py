@@ -128,3 +128,69 @@ def test_job_and_temporary_names_are_found_from_the_id_alone() -> None:
     assert names.job_name("abc") == "stagecoach-abc"
     assert names.temporary_name("abc") == ".stagecoach-abc.part"
     assert len(names.temporary_name("0" * 26)) <= 255
+
+
+TRANSFER_ID = names.new_transfer_id(1_900_000_000.25, random.Random(7).getrandbits)
+
+
+def test_an_id_is_known_and_tells_its_time() -> None:
+    assert names.is_transfer_id(TRANSFER_ID)
+    assert names.epoch_seconds_of(TRANSFER_ID) == pytest.approx(1_900_000_000.25)
+    for other in (
+        "",
+        "abc",
+        TRANSFER_ID.upper(),
+        TRANSFER_ID[:-1],
+        TRANSFER_ID + "0",
+        "z" + TRANSFER_ID[1:],
+        TRANSFER_ID[:-1] + "i",
+    ):
+        assert not names.is_transfer_id(other)
+
+
+def test_our_keys_are_read_back_and_no_others() -> None:
+    for key in names.all_keys(TRANSFER_ID):
+        assert names.id_in_key(key) == names.id_in_key(names.CHECK_PREFIX + key) == TRANSFER_ID
+    for key in (
+        "",
+        TRANSFER_ID,
+        f"{TRANSFER_ID}/",
+        f"{TRANSFER_ID}/other",
+        f"x/{TRANSFER_ID}/data",
+        f"{TRANSFER_ID}/data/",
+        "a/data",
+    ):
+        assert names.id_in_key(key) is None
+
+
+def test_our_job_names_are_read_back_and_no_others() -> None:
+    for attempt in (1, 2, 17):
+        assert names.id_and_attempt_in_job_name(names.job_name(TRANSFER_ID, attempt)) == (TRANSFER_ID, attempt)
+    name = names.job_name(TRANSFER_ID)
+    for other in (
+        TRANSFER_ID,
+        f"{name}-",
+        f"{name}-1",
+        f"{name}-02",
+        f"{name}-x",
+        f"{name}-2-3",
+        f"x{name}",
+        f"{name} ",
+        "stagecoach-x",
+    ):
+        assert names.id_and_attempt_in_job_name(other) is None
+
+
+def test_our_directories_and_hidden_files_are_read_back_and_no_others() -> None:
+    assert names.id_in_directory_name(TRANSFER_ID) == names.id_in_directory_name(f"check-{TRANSFER_ID}") == TRANSFER_ID
+    assert names.id_in_temporary_name(names.temporary_name(TRANSFER_ID)) == TRANSFER_ID
+    for other in ("", "notes", f"{TRANSFER_ID}.old", f"check-check-{TRANSFER_ID}"):
+        assert names.id_in_directory_name(other) is None
+    for other in (
+        TRANSFER_ID,
+        f".stagecoach-{TRANSFER_ID}",
+        f"{TRANSFER_ID}.part",
+        ".stagecoach-x.part",
+        f".stagecoach-{TRANSFER_ID}.part.part",
+    ):
+        assert names.id_in_temporary_name(other) is None

@@ -15,6 +15,8 @@ from stagecoach.core.parts import (
     MEBIBYTE,
     MIN_PART_SIZE_BYTES,
     PartPlan,
+    fit_parts,
+    offer_parts,
     plan_parts,
 )
 
@@ -79,6 +81,29 @@ def test_a_small_largest_part_lowers_the_limit_and_the_message_names_it() -> Non
         plan_parts(limit + 1, MIN_PART_SIZE_BYTES)
     assert str(limit) in refused.value.message
     assert refused.value.data == {"limit_bytes": limit}
+
+
+def test_an_offer_holds_every_size_up_to_its_limit() -> None:
+    dice = random.Random(8)
+    for _ in range(5_000):
+        largest = dice.randint(MIN_PART_SIZE_BYTES, MAX_PART_SIZE_BYTES)
+        smallest = dice.randint(MIN_PART_SIZE_BYTES, MAX_PART_SIZE_BYTES)
+        limit = dice.choice([None, 1, int(2 ** dice.uniform(0, 43))])
+        offer = offer_parts(limit, largest, smallest)
+        assert 1 <= offer.part_count <= MAX_PART_COUNT
+        assert offer.limit_bytes <= min(limit or MAX_OBJECT_SIZE_BYTES, MAX_OBJECT_SIZE_BYTES)
+        for size in (offer.limit_bytes, dice.randint(0, offer.limit_bytes), 10_240):
+            plan = fit_parts(min(size, offer.limit_bytes), offer.part_size_bytes, offer.part_count)
+            assert plan.part_count <= offer.part_count
+            assert plan.part_size_bytes % offer.part_size_bytes == 0
+            require_whole(plan, min(size, offer.limit_bytes), largest)
+
+
+def test_an_offer_is_small_where_only_little_is_allowed() -> None:
+    offer = offer_parts(3 * PART + 1, GIBIBYTE, PART)
+    assert (offer.limit_bytes, offer.part_size_bytes, offer.part_count) == (3 * PART + 1, PART, 4)
+    assert offer_parts(None, GIBIBYTE, PART).part_count == MAX_PART_COUNT
+    assert fit_parts(MAX_PART_COUNT * PART + 1, PART, MAX_PART_COUNT).part_size_bytes == 2 * PART
 
 
 @pytest.mark.parametrize("number", [0, -1, 3])

@@ -11,7 +11,8 @@ import pytest
 from tests.unit.core.transfers import a_transfer
 
 from stagecoach.core.tickets import TicketUrls, build_ticket, read_progress, read_receipt
-from stagecoach.core.transfer import Direction, Transfer
+from stagecoach.core.transfer import Archive, Direction, Transfer
+from stagecoach.mover.stagecoach_mover import Ticket
 
 UPLOAD_URLS = TicketUrls(head="h", progress="p", receipt="r", get="g")
 DOWNLOAD_URLS = TicketUrls(head="h", progress="p", receipt="r", parts=("u1", "u2"), complete="c")
@@ -98,13 +99,14 @@ def test_a_path_travels_unharmed(path: str, direction: Direction) -> None:
 
 
 def test_the_ticket_of_an_upload_has_what_a_fetch_needs() -> None:
-    transfer = a_transfer(digests={"sha256": "ab"}, object_etag='"e"')
+    transfer = a_transfer(digests={"sha256": "ab"}, part_digests={"md5": ("cd",)}, object_etag='"e"')
     ticket = json.loads(build_ticket(transfer, UPLOAD_URLS, concurrency=4, wait_until_epoch_seconds=77))
     assert ticket["kind"] == "fetch"
     assert ticket["object"] == {"get_url": "g", "head_url": "h", "etag": '"e"'}
     assert ticket["wait"] == {"until_epoch_seconds": 77}
     assert "upload" not in ticket
     assert (ticket["version"], ticket["transfer_id"], ticket["digests"]) == (1, transfer.id, {"sha256": "ab"})
+    assert ticket["part_digests"] == {"md5": ["cd"]}
     assert (ticket["size_bytes"], ticket["part_size_bytes"], ticket["concurrency"]) == (1000, 8 * 1024 * 1024, 4)
     assert (ticket["progress_url"], ticket["receipt_url"]) == ("p", "r")
 
@@ -117,6 +119,67 @@ def test_the_ticket_of_a_download_has_what_a_put_needs() -> None:
     assert ticket["upload"] == {"part_urls": ["u1", "u2"], "complete_url": "c", "head_url": "h"}
     assert "object" not in ticket
     assert "wait" not in ticket
+
+
+def test_the_ticket_of_a_directory_that_is_sent_leaves_its_size_open_for_ever() -> None:
+    for size in (None, 20_480):
+        transfer = a_transfer(Direction.DOWNLOAD, archive=Archive.TAR, size_bytes=size, part_count=2)
+        content = build_ticket(transfer, DOWNLOAD_URLS, concurrency=None, wait_until_epoch_seconds=None, limit_bytes=77)
+        ticket = json.loads(content)
+        assert (ticket["archive"], ticket["size_bytes"], ticket["limit_bytes"]) == ("tar", None, 77)
+        assert ticket["part_size_bytes"] == 8 * 1024 * 1024
+
+
+def test_the_ticket_of_a_directory_that_is_received_says_its_size() -> None:
+    transfer = a_transfer(archive=Archive.TAR, size_bytes=10_240)
+    ticket = json.loads(build_ticket(transfer, UPLOAD_URLS, concurrency=None, wait_until_epoch_seconds=None))
+    assert (ticket["archive"], ticket["size_bytes"], "limit_bytes" in ticket) == ("tar", 10_240, False)
+    assert "archive" not in json.loads(build_ticket(a_transfer(), UPLOAD_URLS, concurrency=None, wait_until_epoch_seconds=None))
+
+
+@pytest.mark.parametrize("part_count", [1, 3, 10_000])
+@pytest.mark.parametrize("size", [10_240, 2**23, 2**23 + 512, 3 * 2**23 + 512, 10_000 * 2**23 + 512, 5 * 2**40])
+def test_service_and_mover_cut_what_was_measured_alike(part_count: int, size: int) -> None:
+    transfer = a_transfer(Direction.DOWNLOAD, archive=Archive.TAR, size_bytes=size, part_count=part_count)
+    parts = [f"http://store/{number}" for number in range(part_count)]
+    urls = TicketUrls(head="http://h/", progress="http://p/", receipt="http://r/", parts=parts, complete="http://c/")
+    document = json.loads(build_ticket(transfer, urls, concurrency=None, wait_until_epoch_seconds=None, limit_bytes=2**60))
+    ticket = Ticket(document, "put")
+    ticket.measure(size)
+    assert (ticket.part_size_bytes, ticket.part_count) == (transfer.plan.part_size_bytes, transfer.plan.part_count)
+    assert [part.size for part in ticket.parts()] == [transfer.plan.size_of(number) for number in transfer.plan.numbers()]
+
+
+@pytest.mark.parametrize("known", [None, 10_240])
+@pytest.mark.parametrize("size", [10_240, 5 * 1024**4])
+def test_what_a_job_has_measured_is_its_receipts_to_say(known: int | None, size: int) -> None:
+    transfer = a_transfer(Direction.DOWNLOAD, archive=Archive.TAR, size_bytes=known)
+    receipt = read_receipt(as_text({**GOOD, "size_bytes": size}), transfer)
+    assert receipt is not None
+    assert (receipt.ok, receipt.size_bytes) == (True, size)
+
+
+@pytest.mark.parametrize("size", [0, -1, None, True, "10240", 10240.0, 5 * 1024**4 + 1, 2**70])
+def test_no_size_at_all_is_no_measure(size: object) -> None:
+    transfer = a_transfer(Direction.DOWNLOAD, archive=Archive.TAR, size_bytes=None)
+    receipt = read_receipt(as_text({**GOOD, "size_bytes": size}), transfer)
+    assert receipt is not None
+    assert (receipt.ok, receipt.code) == (False, "size_mismatch")
+    progress = read_progress(as_text({**PROGRESS, "size_bytes": size}), transfer)
+    assert progress is not None
+    assert progress.bytes_done <= (progress.measured_bytes or 0) <= 5 * 1024**4
+
+
+def test_progress_says_what_was_measured() -> None:
+    transfer = a_transfer(Direction.DOWNLOAD, archive=Archive.TAR, size_bytes=None)
+    before = read_progress(as_text({**PROGRESS, "size_bytes": None, "bytes_done": 0}), transfer)
+    after = read_progress(as_text({**PROGRESS, "size_bytes": 10_240}), transfer)
+    assert before is not None
+    assert after is not None
+    assert (before.bytes_done, before.measured_bytes, after.bytes_done, after.measured_bytes) == (0, None, 500, 10_240)
+    of_a_file = read_progress(as_text({**PROGRESS, "size_bytes": 7}), a_transfer())
+    assert of_a_file is not None
+    assert of_a_file.measured_bytes is None
 
 
 def test_a_held_jobs_ticket_does_not_wait() -> None:

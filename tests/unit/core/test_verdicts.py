@@ -19,15 +19,15 @@ WAIT, MOVE, LOOK, HERE = Verdict.WAITING.value, Verdict.MOVING.value, Verdict.LO
 # outcome, receipt: before grace, after grace, after the job counts as lost. A word that is no verdict is a failure's code.
 TABLE = f"""
 unknown        none         {LOOK}   {LOOK}        job_lost
-unknown        ok           {LOOK}   {HERE}        {HERE}
+unknown        ok           {HERE}   {HERE}        {HERE}
 unknown        failed       {LOOK}   no_space      no_space
 unknown        interrupted  {LOOK}   interrupted   interrupted
 waiting        none         {WAIT}   {WAIT}        {WAIT}
-waiting        ok           {LOOK}   {HERE}        {HERE}
+waiting        ok           {HERE}   {HERE}        {HERE}
 waiting        failed       {WAIT}   {WAIT}        {WAIT}
 waiting        interrupted  {WAIT}   {WAIT}        {WAIT}
 running        none         {MOVE}   {MOVE}        {MOVE}
-running        ok           {MOVE}   {HERE}        {HERE}
+running        ok           {HERE}   {HERE}        {HERE}
 running        failed       {MOVE}   {MOVE}        {MOVE}
 running        interrupted  {MOVE}   {MOVE}        {MOVE}
 succeeded      none         {LOOK}   receipt_missing  receipt_missing
@@ -37,7 +37,7 @@ succeeded      interrupted  {LOOK}   receipt_missing  receipt_missing
 failed         none         {LOOK}   job_failed    job_failed
 failed         ok           {HERE}   {HERE}        {HERE}
 failed         failed       no_space no_space      no_space
-failed         interrupted  {LOOK}   job_failed    job_failed
+failed         interrupted  {LOOK}   interrupted   interrupted
 cancelled      none         {LOOK}   job_cancelled job_cancelled
 cancelled      ok           {HERE}   {HERE}        {HERE}
 cancelled      failed       no_space no_space      no_space

@@ -8,7 +8,7 @@ import pytest
 from tests.fakes.world import ALICE, BOB, Process, World
 
 from stagecoach.core import names
-from stagecoach.core.errors import Conflict, StagecoachError, SubmissionRefused, TransferNotFound
+from stagecoach.core.errors import Conflict, SubmissionRefused, TransferNotFound
 from stagecoach.core.transfer import State, Transfer
 from stagecoach.flows import cancel_transfer as cancelling
 from stagecoach.flows.begin_transfer import begin_download, begin_upload
@@ -167,7 +167,7 @@ async def test_a_cancel_while_it_is_being_prepared_leaves_nothing(
     setattr(thing, name, and_a_cancel)
     if place == "scheduler.submit":
         monkeypatch.setattr(cancelling, "INLINE_SECONDS", 0)
-    with pytest.raises(StagecoachError):
+    with pytest.raises(Conflict, match="was cancelled while it was being prepared"):
         await begin_upload(world.tools, ALICE, "alps", TARGET, len(CONTENT))
     await world.work(5, seconds=100)
     transfer = await world.the_transfer()
@@ -301,3 +301,13 @@ async def test_a_worker_whose_lease_ran_out_does_not_save_over_the_next_one(worl
     assert told.count(State.QUEUED) == 1
     assert len(world.scheduler.jobs) == 1
     assert world.scheduler.jobs[transfer.job_id or ""].phase is JobPhase.RUNNING
+
+
+async def test_a_directory_that_its_owner_made_in_place_of_the_hidden_file_is_removed_as_that_would_be(world: World) -> None:
+    transfer = await at_state(world, "upload", State.QUEUED)
+    hidden = HIDDEN + names.temporary_name(transfer.id)
+    world.files.add_directory(hidden, "alice")
+    world.files.add_file(f"{hidden}/inside", "alice", b"x")
+    transfer = await cancel_transfer(world.tools, ALICE, transfer.id)
+    assert (transfer.state, transfer.cleaned) == (State.CANCELLED, True)
+    assert world.left_outside() == []

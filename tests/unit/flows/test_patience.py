@@ -56,6 +56,18 @@ async def test_a_pipe_at_a_log_s_place_does_not_keep_a_transfer_from_its_end(wor
     assert world.left_outside() == []
 
 
+async def test_what_the_script_said_before_the_mover_began_is_the_reason(world: World) -> None:
+    transfer = await queued_upload(world)
+    said = b"noise\nstagecoach: no python3 of version 3.6 or newer on node n1; ask the administrators\n"
+    await world.files.write_file("alice", f"{transfer.job_directory}/error.log", said, 0o600)
+    world.scheduler.set_phase(transfer.job_id or "", JobPhase.FAILED)
+    ended = await until_end(world)
+    assert (ended.state, ended.code) == (State.FAILED, "job_failed")
+    assert ended.reason == (
+        "The staging job could not begin: no python3 of version 3.6 or newer on node n1; ask the administrators."
+    )
+
+
 async def test_a_job_that_the_scheduler_held_again_is_released_again(world: World) -> None:
     transfer = await queued_upload(world)
     world.scheduler.set_phase(transfer.job_id or "", JobPhase.HELD, reason="launch failed requeued held")
@@ -93,15 +105,15 @@ async def test_a_login_refused_for_a_while_does_not_end_a_staged_upload_and_says
     await world.work()
     assert (await world.the_transfer()).state is State.STAGED
 
-    async def refused(jobs: Sequence[JobKey]) -> dict[str, JobReport]:
+    async def refused(username: str, job_id: str) -> None:
         raise PermissionRefused("The system does not take the key.")
 
-    reports, world.scheduler.reports = world.scheduler.reports, refused  # type: ignore[method-assign, assignment]
+    release, world.scheduler.release = world.scheduler.release, refused  # type: ignore[method-assign]
     for _ in range(20):
         await world.work(seconds=30)
     waiting = await world.the_transfer()
     assert (waiting.state, waiting.reason) == (State.STAGED, "The system does not take the key.")
-    world.scheduler.reports = reports  # type: ignore[method-assign]
+    world.scheduler.release = release  # type: ignore[method-assign]
     await world.work(2, seconds=300)
     mended = await world.the_transfer()
     assert (mended.state, mended.reason) == (State.QUEUED, None)
@@ -112,10 +124,10 @@ async def test_a_login_refused_for_good_ends_it_with_the_reason(world: World) ->
     assert world.put_by_client(begun, CONTENT)
     await world.work()
 
-    async def refused(jobs: Sequence[JobKey]) -> dict[str, JobReport]:
+    async def refused(*_: object) -> None:
         raise PermissionRefused("The system does not take the key.")
 
-    world.scheduler.reports = refused  # type: ignore[method-assign, assignment]
+    world.scheduler.release = world.scheduler.reports = refused  # type: ignore[method-assign, assignment]
     await world.work(40, seconds=300)
     ended = await world.the_transfer()
     assert (ended.state, ended.code) == (State.FAILED, "permission_denied")

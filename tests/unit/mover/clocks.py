@@ -1,8 +1,10 @@
-"""Clocks for tests: none of them lets a test sleep."""
+"""Clocks for tests: none of them lets a test wait for a time."""
 
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 
 from stagecoach.mover.stagecoach_mover import Clock
 
@@ -24,11 +26,16 @@ class QuickClock(Clock):
 
 
 class Stopper(Clock):
-    """Stops the transfer at its first pause."""
+    """Stops the transfer at its first pause, as soon as ``once`` holds."""
 
-    def __init__(self, stop: threading.Event) -> None:
+    def __init__(self, stop: threading.Event, once: Callable[[], bool] = lambda: True) -> None:
         self.stop = stop
+        self.once = once
 
     def pause(self, seconds: float, halt: threading.Event) -> None:
+        deadline = time.monotonic() + 60
+        while not self.once():
+            assert time.monotonic() < deadline, "it never came so far"
+            time.sleep(0.01)
         self.stop.set()
-        halt.wait(5)
+        halt.wait(60)

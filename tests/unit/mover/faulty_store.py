@@ -74,6 +74,7 @@ class FaultyStore:
     parts: dict[int, bytes] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
+    checksum_modes: list[str | None] = field(default_factory=list)
     completed: int = 0
     epoch: int = 0
     expired_status: int = 403
@@ -186,6 +187,7 @@ class StoreHandler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         self._begin()
+        self.store.checksum_modes.append(self.headers.get("x-amz-checksum-mode"))
         if self._refused():
             return
         data = self.store.objects.get(self.key)
@@ -244,7 +246,7 @@ class StoreHandler(BaseHTTPRequestHandler):
             self._break_off(self.fault.action)
             return
         body = self.rfile.read(length)
-        self.store.requests[-1].body_bytes = len(body)
+        self.request_seen.body_bytes = len(body)
         if self._refused():
             return
         if self.key != "object":
@@ -293,7 +295,8 @@ class StoreHandler(BaseHTTPRequestHandler):
         ranged = self.command == "GET" and self.headers.get("Range") is not None
         if ranged and part is None:
             return
-        self.store.requests.append(Request(self.command, self.key, number))
+        self.request_seen = Request(self.command, self.key, number)
+        self.store.requests.append(self.request_seen)
         self.fault = self.store.fault_for(self.command, self.key, number)
 
     def _refused(self) -> bool:

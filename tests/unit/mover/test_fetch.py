@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
+import http.client
 import json
 import os
 import stat
@@ -72,6 +74,60 @@ def test_any_posix_name_passes_unharmed(rgw: FaultyStore, tmp_path: Path, name: 
 
 
 PASSING = ["reset", "stall", "reset_inside", "stall_inside", "short", "wrong_range", "whole_object", "expire"]
+
+
+@pytest.mark.parametrize("part", [1, 3, 6])
+@pytest.mark.parametrize("action", PASSING)
+def test_an_unverified_file_goes_another_way_and_arrives_all_the_same(
+    store: FaultyStore, tmp_path: Path, action: str, part: int
+) -> None:
+    store.part_size = 300_000
+    data = some_bytes(5 * store.part_size + 7)
+    store.keep("object", data)
+    store.fail("GET", action, part=part)
+    ticket = store.fetch_ticket(os.fsencode(tmp_path / "file"), len(data), verify=False)
+    receipt = run(ticket, reload_ticket=lambda: store.fetch_ticket(os.fsencode(tmp_path / "file"), len(data), verify=False))
+    assert receipt["ok"], receipt
+    assert [proof["how"] for proof in receipt["proved"]] == ["size"]
+    assert (tmp_path / "file").read_bytes() == data
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EPERM])
+def test_a_kernel_that_does_not_splice_from_sockets_is_done_without(
+    store: FaultyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fails(*arguments: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(stagecoach_mover.KERNEL, "splice", fails)
+    store.part_size = 300_000
+    data = some_bytes(3 * store.part_size + 7)
+    store.keep("object", data)
+    receipt = run(store.fetch_ticket(os.fsencode(tmp_path / "file"), len(data), verify=False))
+    assert receipt["ok"], receipt
+    assert receipt["retries"] == 0
+    assert (tmp_path / "file").read_bytes() == data
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, "no_space"), (errno.EDQUOT, "no_space"), (errno.EIO, "mover_error")])
+def test_a_disk_that_fails_under_a_splice_is_not_the_stores_fault(
+    store: FaultyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str
+) -> None:
+    splice = stagecoach_mover.KERNEL.splice
+
+    def fails_at_the_disk(source: int, sink: int, offset: Any, size_bytes: int) -> int:
+        if offset is not None:
+            raise OSError(number, os.strerror(number))
+        return splice(source, sink, offset, size_bytes)
+
+    monkeypatch.setattr(stagecoach_mover.KERNEL, "splice", fails_at_the_disk)
+    store.part_size = 300_000
+    data = some_bytes(3 * store.part_size + 7)
+    store.keep("object", data)
+    receipt = run(store.fetch_ticket(os.fsencode(tmp_path / "file"), len(data), verify=False))
+    assert receipt["code"] == code, receipt
+    assert ("quota" in receipt["message"]) == (number == errno.EDQUOT)
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("part", [1, 3, 6])
@@ -280,19 +336,31 @@ def test_a_directory_without_permission_is_named_as_such(rgw: FaultyStore, tmp_p
         tmp_path.chmod(0o700)
 
 
-@pytest.mark.parametrize("number", ["ENOSPC", "EDQUOT", "EACCES"])
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        ("ENOSPC", "Free space there and retry, or choose another directory."),
+        ("EDQUOT", "Your quota there is used up: remove what you do not need and retry"),
+        ("EFBIG", "Files of this size are not allowed there"),
+        ("EACCES", "Give yourself the right and retry, or choose another directory."),
+        ("EROFS", "The file system is read-only there"),
+        ("ENOENT", "Make it again and retry, or choose another."),
+    ],
+)
 def test_a_disk_without_room_fails_before_the_first_byte(
-    rgw: FaultyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str
+    rgw: FaultyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str, words: str
 ) -> None:
     def full(descriptor: int, size_bytes: int) -> None:
-        raise OSError(getattr(__import__("errno"), number), "full")
+        raise OSError(getattr(errno, number), "full")
 
     monkeypatch.setattr(stagecoach_mover, "reserve", full)
     target = tmp_path / "file"
     target.write_bytes(OLD)
     rgw.keep("object", b"new")
     receipt = run(rgw.fetch_ticket(os.fsencode(target), 3))
-    assert receipt["code"] == ("permission_denied" if number == "EACCES" else "no_space")
+    others = {"EACCES": "permission_denied", "EROFS": "permission_denied", "ENOENT": "target_missing_directory"}
+    assert receipt["code"] == others.get(number, "no_space")
+    assert words in receipt["message"]
     assert rgw.count("GET") == 0
     assert target.read_bytes() == OLD
     assert hidden_files(tmp_path) == []
@@ -394,9 +462,10 @@ def test_two_movers_of_one_transfer_do_not_disturb_each_other(rgw: FaultyStore, 
     first.start()
     assert rgw.waiting.wait(5)
     second = run(ticket, state_directory=str(tmp_path / "state"))
+    assert rgw.count("PUT", "receipt") == 0
     rgw.hold.set()
     first.join()
-    assert second["code"] == "interrupted"
+    assert second["code"] == "another_mover"
     assert receipts[0]["ok"], receipts
     assert (tmp_path / "file").read_bytes() == data
 
@@ -549,7 +618,7 @@ def test_redaction_leaves_no_address_no_secret_and_no_phrase_of_success() -> Non
 def test_the_unforeseen_becomes_a_receipt_without_secrets(
     rgw: FaultyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(self: object, line: object, part: object, buffer: object) -> None:
+    def broken(self: object, line: object, part: object) -> None:
         raise KeyError(rgw.url("object"))
 
     monkeypatch.setattr(stagecoach_mover.Fetch, "_fetch_part", broken)
@@ -603,3 +672,64 @@ def test_a_pipe_in_the_state_directory_stops_nobody(rgw: FaultyStore, tmp_path: 
         os.mkfifo(tmp_path / "state" / name)
     receipt = run(rgw.fetch_ticket(os.fsencode(tmp_path / "file"), 7), state_directory=str(tmp_path / "state"))
     assert receipt["ok"], receipt
+
+
+def test_a_journal_says_nothing_of_a_new_file_by_the_number_of_the_old(rgw: FaultyStore, tmp_path: Path) -> None:
+    data = some_bytes(6 * PART)
+    rgw.keep("object", data)
+    ticket, state = rgw.fetch_ticket(os.fsencode(tmp_path / "file"), len(data), verify=False), str(tmp_path / "state")
+
+    def stopped_at(part: int) -> str:
+        stop = threading.Event()
+        rgw.fail("GET", "reset", part, times=2)
+        with pytest.MonkeyPatch.context() as patch:
+            # Disks that give a number again at once are not at hand everywhere.
+            patch.setattr(stagecoach_mover.TargetFile, "inode", lambda target: 7)
+            return str(fetch(ticket, state, stop=stop, clock=Stopper(stop), concurrency=1)["code"])
+
+    assert stopped_at(5) == "interrupted"
+    (tmp_path / ".stagecoach-t1.part").unlink()
+    with pytest.MonkeyPatch.context() as patch:  # a run that is killed before its first journal
+        patch.setattr(stagecoach_mover.Leg, "save_journal", lambda leg: None)
+        assert stopped_at(2) == "interrupted"
+    journal = tmp_path / "state" / "journal.json"
+    if journal.exists():
+        inode = (tmp_path / ".stagecoach-t1.part").stat().st_ino
+        journal.write_text(json.dumps({**json.loads(journal.read_text()), "inode": inode}))
+    assert run(ticket, state_directory=state)["ok"]
+    assert (tmp_path / "file").read_bytes() == data
+
+
+def test_the_receipt_of_a_failure_is_on_the_disk_before_a_word_goes_to_the_store(
+    rgw: FaultyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[dict[str, Any]] = []
+    end = stagecoach_mover.Reporter.end
+
+    def look_and_end(reporter: stagecoach_mover.Reporter) -> None:
+        found.append(json.loads((tmp_path / "state" / "receipt.json").read_text()))
+        end(reporter)
+
+    monkeypatch.setattr(stagecoach_mover.Reporter, "end", look_and_end)
+    run(rgw.fetch_ticket(os.fsencode(tmp_path / "file"), 4), state_directory=str(tmp_path / "state"))
+    assert [receipt["code"] for receipt in found] == ["object_missing"]
+
+
+def test_who_was_told_to_stop_does_not_wait_long_for_a_store_that_is_gone(
+    rgw: FaultyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAGECOACH_STALL_SECONDS", "60")
+    rgw.keep("object", some_bytes(3 * PART))
+    rgw.fail("GET", "reset", 2, times=2)
+    connect, patience = http.client.HTTPConnection.connect, []
+
+    def noted(connection: http.client.HTTPConnection) -> None:
+        patience.append(connection.timeout)
+        connect(connection)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "connect", noted)
+    stop = threading.Event()
+    ticket = rgw.fetch_ticket(os.fsencode(tmp_path / "file"), 3 * PART)
+    assert fetch(ticket, str(tmp_path / "state"), stop=stop, clock=Stopper(stop), concurrency=1)["code"] == "interrupted"
+    assert patience[0] == 20
+    assert patience[-2:] == [stagecoach_mover.HURRIED_CONNECTING_SECONDS] * 2  # the progress, the receipt

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -10,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.mover import faulty_store
 from tests.unit.mover.clocks import QuickClock, Stopper
 from tests.unit.mover.faulty_store import PART, SIGNATURE, FaultyStore, error, md5, multipart_etag, some_bytes
 
@@ -45,7 +49,7 @@ def test_a_file_of_any_size_becomes_an_object_byte_for_byte(store: FaultyStore, 
     if store.dialect == "rgw":
         assert {"how": "multipart_etag", "value": multipart_etag(some_bytes(size), PART)} in receipt["proved"]
     assert json.loads(store.objects["receipt"]) == receipt
-    assert os.listdir(tmp_path / "state") == ["receipt.json"]
+    assert sorted(os.listdir(tmp_path / "state")) == ["put.lock", "receipt.json"]
 
 
 def test_parts_larger_than_the_buffer_arrive_byte_for_byte(tmp_path: Path) -> None:
@@ -264,6 +268,58 @@ def test_a_crash_between_completing_and_the_receipt_is_healed(store: FaultyStore
     assert receipt["bytes_moved"] == 0
 
 
+def test_a_run_that_was_killed_before_its_receipt_was_kept_is_ended_by_the_next(
+    store: FaultyStore, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The upload is complete then, and takes no part a second time."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    ticket, state = ticket_for(store, source), str(tmp_path / "state")
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(stagecoach_mover.Put, "_hand_over", killed)
+        run(ticket, state_directory=state)
+    assert store.completed == 1
+    assert not (tmp_path / "state" / "receipt.json").exists()
+    receipt = run(ticket, state_directory=state)
+    assert receipt["ok"], receipt
+    assert [store.count("PUT", part=part) for part in range(1, 7)] == [1] * 6
+    assert sorted(os.listdir(state)) == ["put.lock", "receipt.json"]
+
+
+def test_a_second_mover_of_a_put_leaves_the_first_one_alone(rgw: FaultyStore, source: Path, tmp_path: Path) -> None:
+    ticket, state = ticket_for(rgw, source), tmp_path / "state"
+    rgw.fail("PUT", "hold", 3)
+    receipts: list[dict[str, Any]] = []
+    first = threading.Thread(target=lambda: receipts.append(run({**ticket, "attempt": 1}, state_directory=str(state))))
+    first.start()
+    assert rgw.waiting.wait(5)
+    second = run({**ticket, "attempt": 2}, state_directory=str(state))
+    assert (second["code"], second["attempt"]) == ("another_mover", 2)
+    assert json.loads((state / "receipt.json").read_text())["code"] == "another_mover"
+    rgw.hold.set()
+    first.join()
+    assert (receipts[0]["ok"], receipts[0]["attempt"]) == (True, 1)
+    assert json.loads((state / "receipt.json").read_text()) == receipts[0]
+    assert rgw.objects["object"] == source.read_bytes()
+
+
+def test_a_second_mover_that_comes_at_the_end_takes_no_good_receipt_away(rgw: FaultyStore, source: Path, tmp_path: Path) -> None:
+    ticket, state = ticket_for(rgw, source), tmp_path / "state"
+    receipt = run(ticket, state_directory=str(state))
+    keeper = os.open(state / "put.lock", os.O_RDWR)
+    fcntl.flock(keeper, fcntl.LOCK_EX)
+    other = {**receipt, "size_bytes": receipt["size_bytes"] + 1}  # no receipt that makes the second one end at once
+    (state / "receipt.json").write_text(json.dumps(other))
+    assert run(ticket, state_directory=str(state))["code"] == "another_mover"
+    os.close(keeper)
+    assert json.loads((state / "receipt.json").read_text()) == other
+
+
 def test_without_verification_no_digest_is_made(rgw: FaultyStore, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(name: str) -> object:
         raise AssertionError(name)
@@ -272,3 +328,84 @@ def test_without_verification_no_digest_is_made(rgw: FaultyStore, source: Path, 
     receipt = run(ticket_for(rgw, source), verify=False)
     assert receipt["ok"], receipt
     assert [p["how"] for p in receipt["proved"]] == ["size"]
+
+
+def no_md5s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store whose ETags are digests of another kind."""
+    monkeypatch.setattr(faulty_store, "md5", lambda data: hashlib.sha256(data).hexdigest()[:40])
+
+
+def test_parts_whose_etags_are_no_md5s_are_not_called_compared(
+    rgw: FaultyStore, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_md5s(monkeypatch)
+    receipt = run(ticket_for(rgw, source))
+    assert receipt["ok"], receipt
+    assert rgw.objects["object"] == source.read_bytes()
+    assert [p["how"] for p in receipt["proved"]] == ["size"]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_file_that_the_system_cannot_send_is_read_and_a_bad_disk_is_not_the_stores_fault(
+    rgw: FaultyStore, source: Path, monkeypatch: pytest.MonkeyPatch, number: int, readable: bool
+) -> None:
+    def fails(*arguments: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "sendfile", fails)
+    if not readable:
+        monkeypatch.setattr(os, "pread", fails)
+    receipt = run(ticket_for(rgw, source), verify=False)
+    assert receipt["code"] == (None if readable else "mover_error"), receipt
+    if readable:
+        assert rgw.objects["object"] == source.read_bytes()
+        assert receipt["retries"] == 0
+    else:
+        assert "file system" in receipt["message"]
+
+
+def test_a_client_that_may_not_look_is_not_misled_by_the_etags_of_a_key_service(
+    rgw: FaultyStore, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete = stagecoach_mover.Put._complete
+
+    def completed(leg: Any, line: Any) -> str:
+        complete(leg, line)
+        return "f" * 32 + "-6"
+
+    monkeypatch.setattr(stagecoach_mover.Put, "_complete", completed)
+    monkeypatch.setattr(faulty_store, "md5", lambda data: hashlib.md5(b"key" + data, usedforsecurity=False).hexdigest())
+    rgw.headers["x-amz-server-side-encryption"] = "aws:kms"
+    ticket = ticket_for(rgw, source)
+    del ticket["upload"]["head_url"]
+    receipt = run(ticket)
+    assert receipt["ok"], receipt
+    assert receipt["proved"] == []
+    assert rgw.objects["object"] == source.read_bytes()
+
+
+def test_a_source_behind_a_link_that_came_later_is_not_read(rgw: FaultyStore, tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "file").write_bytes(b"secret")
+    root = base64.b64encode(os.fsencode(tmp_path / "root")).decode()
+    (tmp_path / "root" / "project").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "root" / "file").symlink_to(tmp_path / "elsewhere" / "file")
+    for path in ("root/project/file", "root/file"):
+        receipt = run({**rgw.put_ticket(os.fsencode(tmp_path / path), 6), "root_base64": root})
+        assert (receipt["ok"], receipt["code"]) == (False, "source_missing")
+        assert "symbolic link" in receipt["message"]
+    tree = {**rgw.put_ticket(os.fsencode(tmp_path / "root" / "project"), 6), "root_base64": root, "archive": "tar"}
+    receipt = run({**tree, "size_bytes": None}, state_directory=str(tmp_path / "state"))
+    assert (receipt["ok"], receipt["code"]) == (False, "source_missing")
+    assert rgw.count("PUT", "object") == 0
+
+
+def test_a_source_below_a_root_that_is_a_link_on_this_node_is_read(rgw: FaultyStore, tmp_path: Path) -> None:
+    (tmp_path / "mounted" / "project").mkdir(parents=True)
+    (tmp_path / "mounted" / "project" / "file").write_bytes(b"content")
+    (tmp_path / "root").symlink_to(tmp_path / "mounted")
+    root = base64.b64encode(os.fsencode(tmp_path / "root")).decode()
+    receipt = run({**rgw.put_ticket(os.fsencode(tmp_path / "root/project/file"), 7), "root_base64": root})
+    assert receipt["ok"], receipt

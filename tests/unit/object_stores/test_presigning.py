@@ -106,6 +106,14 @@ def test_every_operation_equals_botocore(botocore_urls: Callable[..., Any], url:
                     assert signer.presign(method, bucket, key, ttl_seconds=ttl, query=query) == theirs
 
 
+@pytest.mark.parametrize("url", BASE_URLS)
+def test_a_signed_header_equals_botocore(botocore_urls: Callable[..., Any], url: str) -> None:
+    params = {"Bucket": "b", "Key": "k", "ChecksumMode": "ENABLED"}
+    theirs = botocore_urls(url).generate_presigned_url("head_object", Params=params, ExpiresIn=60)
+    headers = {"x-amz-checksum-mode": "ENABLED"}
+    assert ours(url).presign("HEAD", "b", "k", ttl_seconds=60, headers=headers) == theirs
+
+
 @pytest.mark.parametrize("region", ["us-east-1", "eu-central-2", "default"])
 def test_several_query_parameters_and_regions(botocore_urls: Callable[..., Any], region: str) -> None:
     url = "https://s3.example.org"

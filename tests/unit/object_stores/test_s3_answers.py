@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -252,3 +254,51 @@ async def test_deletions_go_on_after_a_failure() -> None:
         with pytest.raises(StagecoachError):
             await store.delete_objects("b", ["k1", "k2", "k3"])
         assert {asked.target for asked in canned.asked} == {"/b/k1", "/b/k2", "/b/k3"}
+
+
+async def test_a_store_that_does_not_answer_costs_one_timeout_and_comes_back_by_itself() -> None:
+    hangs, now = True, 0.0
+
+    def answer(_: Asked) -> Answer:
+        return Answer(200, hangs=hangs)
+
+    async with opened(answer, request_timeout_seconds=0.5) as (store, canned):
+        store._asking._breaker._clock = lambda: now
+        begun = time.monotonic()
+        together = await asyncio.gather(*(store.write_object("b", f"k{n}", b"") for n in range(50)), return_exceptions=True)
+        assert all(isinstance(failure, StoreUnavailable) for failure in together)
+        assert time.monotonic() - begun < 2.5
+        asked = len(canned.asked)
+        for _ in range(50):
+            with pytest.raises(StoreUnavailable, match=r"It is tried again within 5 s\.") as refusal:
+                await store.write_object("b", "k", b"")
+            assert refusal.value.data == {"retry_after_seconds": 5}
+        with pytest.raises(StoreUnavailable, match="tried again"):
+            await store.ensure_bucket("b")
+        assert len(canned.asked) == asked
+        hangs, now = False, 5.0
+        await store.write_object("b", "k", b"")
+        await store.write_object("b", "k", b"")
+        assert len(canned.asked) == asked + 2
+
+
+async def test_an_answer_that_breaks_off_closes_the_store_to_nobody() -> None:
+    """Where a store writes in place, whoever may write an object breaks off its reading as often as he likes."""
+
+    def answer(asked: Asked) -> Answer:
+        return Answer(200, b"half", announced=8) if "torn" in asked.target else Answer(200, b"whole")
+
+    async with opened(answer) as (store, _):
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable, match="broke its answer off while reading an object"):
+                await store.read_object("b", "torn", 100)
+            assert await store.read_object("b", "k", 100) == b"whole"
+
+
+async def test_an_answer_however_bad_closes_the_store_to_nobody() -> None:
+    async with opened(lambda _: error(500, "InternalError")) as (store, canned):
+        for _ in range(3):
+            before = len(canned.asked)
+            with pytest.raises(StoreUnavailable, match="cannot answer for now"):
+                await store.abort_multipart("b", "k", "u")
+            assert len(canned.asked) > before

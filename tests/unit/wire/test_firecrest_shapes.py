@@ -17,6 +17,7 @@ from stagecoach.wire.firecrest import (
     TransferJobLogs,
     UploadRequest,
 )
+from stagecoach.wire.transfers import FinishRequest
 
 # pyfirecrest 3.10 against 2.6.0 and against an older server; the portal; the documentation's bash scripts.
 PYFIRECREST_UPLOAD = '{"path":"/home/u/big.bin","transfer_directives":{"file_size":20971643,"transfer_method":"s3"}}'
@@ -181,12 +182,36 @@ def test_no_account_is_none(account: str | None) -> None:
         {"path": "/p", "sha256": "abc"},
         {"path": "/p", "sha256": "g" * 64},
         {"path": "/p", "sha256": "a" * 64 + "\n"},
+        {"path": "/p", "crc32": "abc"},
+        {"path": "/p", "crc32": "0123456g"},
+        {"path": "/p", "crc32": 12345678},
+        {"path": "/p", "partDigests": []},
+        {"path": "/p", "partDigests": {"algorithm": "md5"}},
+        {"path": "/p", "partDigests": {"algorithm": "md5", "values": []}},
+        {"path": "/p", "partDigests": {"algorithm": "sha1", "values": ["0" * 40]}},
+        {"path": "/p", "partDigests": {"algorithm": "md5", "values": ["0" * 32, "0" * 31]}},
+        {"path": "/p", "partDigests": {"algorithm": "md5", "values": ["0" * 64]}},
+        {"path": "/p", "partDigests": {"algorithm": "crc32", "values": ["0" * 8, "0" * 7 + "\n"]}},
+        {"path": "/p", "partDigests": {"algorithm": "sha256", "values": "0" * 64}},
+        {"path": "/p", "partDigests": {"algorithm": "crc32", "values": ["0" * 8] * 10_001}},
         {"path": "/p", "fileName": "x" * 256},
     ],
 )
 def test_other_nonsense_is_refused(body: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         UploadRequest.model_validate_json(json.dumps(body))
+
+
+@pytest.mark.parametrize("key", ["partDigests", "part_digests"])
+@pytest.mark.parametrize(("algorithm", "digits"), [("md5", 32), ("crc32", 8), ("sha256", 64)])
+def test_digests_are_understood_in_either_case(key: str, algorithm: str, digits: int) -> None:
+    said = {key: {"algorithm": algorithm, "values": ["A" * digits, "0" * digits]}}
+    body = {"path": "/p", "crc32": "DEADBEEF", "sha256": "F" * 64, **said}
+    for request in (UploadRequest.model_validate(body), FinishRequest.model_validate(body)):
+        assert request.whole == {"sha256": "f" * 64, "crc32": "deadbeef"}
+        assert request.parts == {algorithm: ["a" * digits, "0" * digits]}
+    nothing = FinishRequest.model_validate({"sha256": None, "crc32": None, key: None})
+    assert (nothing.whole, nothing.parts) == ({}, {})
 
 
 def test_a_lone_surrogate_is_refused() -> None:
@@ -213,7 +238,7 @@ def test_answers_have_firecrests_keys() -> None:
         transfer_job=job,
         transfer_id="t",
     )
-    assert set(flat.model_dump(by_alias=True)) == {
+    assert set(flat.model_dump(by_alias=True, exclude_none=True)) == {
         "maxPartSize",
         "partsUploadUrls",
         "completeUploadUrl",

@@ -10,16 +10,20 @@ from stagecoach.cli.running import EXIT_CODES
 from stagecoach.cli.transfers.cancel import cancel
 from stagecoach.cli.transfers.listing import listing
 from stagecoach.cli.transfers.resume import resume
+from stagecoach.cli.transfers.retry import retry
 from stagecoach.cli.transfers.show import show
 from stagecoach.cli.transfers.watch import watch
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="List, show, watch, cancel and resume transfers.")
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, help="List, show, watch, cancel, resume and retry transfers."
+)
 VERBS: dict[str, Callable[..., None]] = {
     "list": listing,
     "show": show,
     "watch": watch,
     "cancel": cancel,
     "resume": resume,
+    "retry": retry,
 }
 for name, verb in VERBS.items():
     app.command(name, epilog=EXIT_CODES)(verb)

@@ -26,11 +26,13 @@ def _show(transfer: TransferDetail) -> None:
     job = f"{transfer.job_id or 'none'} {transfer.job_state or ''} {transfer.job_reason or ''}"
     lines = {
         "meaning": transfer.meaning,
+        "archive": "a directory, as a tar stream" if transfer.archive is not None else None,
         "staged": size(transfer.bytes_staged),
         "moved": f"{size(transfer.bytes_moved)} at {size(transfer.rate_bytes_per_second)}/s",
         "job": job.strip(),
         "proved": ", ".join(proof.how for proof in transfer.proved) or "nothing yet",
         "expires": local_time(transfer.expires_at),
+        "retry": f"until {local_time(transfer.retry_until)}" if transfer.retry_until is not None else None,
     }
     for name, value in lines.items():
         if value:

@@ -1,0 +1,20 @@
+"""Forgets transfers that have been over for longer than the settings keep them, with their stories."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from stagecoach.flows.toolbox import Toolbox
+
+ROWS_AT_ONCE = 500
+
+
+async def forget_ended(tools: Toolbox) -> int:
+    """In batches, so that no transaction is long. Returns how many rows went."""
+    days = tools.settings.worker.keep_ended_days
+    if not days:
+        return 0
+    before, forgotten = tools.now() - timedelta(days=days), 0
+    while gone := await tools.inventory.forget_ended(before, ROWS_AT_ONCE):
+        forgotten += gone
+    return forgotten

@@ -1,0 +1,60 @@
+"""Shapes of what administrators look at and change."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import Field, StrictBool, StrictInt, StrictStr
+
+from stagecoach.wire.shapes import Shape
+
+MAX_CHANGES = 100
+SettingName = Annotated[str, Field(pattern=r"^[a-z0-9_.-]{1,128}$", description="As in the file, with dots between.")]
+SettingValue = StrictBool | Annotated[StrictInt, Field(ge=0, le=2**62)] | Annotated[StrictStr, Field(max_length=1000)] | None
+
+
+class SettingView(Shape):
+    """One setting that may be changed while the service runs."""
+
+    name: str
+    description: str
+    value: Any = Field(description="What holds now.")
+    file_value: Any = Field(description="What the settings file says, or its default.")
+    is_changed: bool
+    changed_at: datetime | None = None
+    changed_by: str | None = None
+
+
+class SettingsView(Shape):
+    """All of them."""
+
+    settings: list[SettingView]
+
+
+class SettingsChange(Shape):
+    """All of it holds, or nothing does."""
+
+    set: dict[SettingName, SettingValue] = Field(
+        default_factory=dict, max_length=MAX_CHANGES, description="New values by name; null where the file may leave it unset."
+    )
+    unset: list[SettingName] = Field(
+        default_factory=list, max_length=MAX_CHANGES, description="Names of settings that the file shall decide again."
+    )
+
+
+class AdminSystem(Shape):
+    """A system as administrators see it."""
+
+    name: str
+    enabled: bool
+    disabled_reason: str | None
+    scheduler: str = Field(description="slurm or local")
+    open_transfers: int = Field(description="Of all users, not ended.")
+    staged_bytes: int = Field(description="Of its transfers, in the staging area.")
+
+
+class AdminSystems(Shape):
+    """All of them."""
+
+    systems: list[AdminSystem]

@@ -1,0 +1,65 @@
+"""What is real is one and the same for all tests that use it: they run one after another, when the unit tests are through.
+
+What makes all that it needs by itself runs beside them.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Any
+
+from xdist.scheduler import LoadScopeScheduling
+
+if TYPE_CHECKING:
+    import pytest
+
+UNIT_TESTS = "tests/unit/"
+# Of these no test may ask for the testbed, nor for a database of its PostgreSQL.
+WITHOUT_TESTBED = (
+    "tests/conformance/",
+    "tests/contract/test_embedded_store.py",
+    "tests/contract/test_local_",
+    "tests/contract/test_memory_store.py",
+    "tests/contract/test_s3_store_on_moto.py",
+    "tests/contract/test_s3_store_on_rclone.py",
+    "tests/integration/firecrest/",
+    "tests/integration/test_login.py",
+    "tests/integration/test_mover_on_rclone.py",
+    "tests/integration/test_token_issuers.py",
+    "tests/integration/test_workflows.py",
+    "tests/simulation/",
+)
+OF_TESTBED = {"testbed", "url"}
+
+
+def _needs_testbed(nodeid: str) -> bool:
+    path, _, parameters = nodeid.partition("[")
+    return not path.startswith((UNIT_TESTS, *WITHOUT_TESTBED)) and "embedded" not in parameters
+
+
+class OneTestbed(LoadScopeScheduling):
+    """Unit tests go to whichever process has time; then one process runs all that needs the testbed, others the rest."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith(UNIT_TESTS):
+            return nodeid
+        return "testbed" if _needs_testbed(nodeid) else nodeid.partition("::")[0]
+
+
+def pytest_configure() -> None:
+    """Ctrl-C is not ignored in what tests start, though a shell ignores it in the background and xdist in its processes."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneTestbed:
+    """Asked by xdist (``-n 2``)."""
+    return OneTestbed(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Unit tests first: what waits for a cluster shall not wait for a processor as well. Then what takes longest."""
+    for item in items:
+        asked = OF_TESTBED.intersection(getattr(item, "fixturenames", ()))
+        assert not asked or item.nodeid.startswith(UNIT_TESTS) or _needs_testbed(item.nodeid), (item.nodeid, asked)
+    items.sort(key=lambda item: (not item.nodeid.startswith(UNIT_TESTS), not _needs_testbed(item.nodeid)))
