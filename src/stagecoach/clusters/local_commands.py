@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from asyncio.subprocess import DEVNULL, PIPE
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,11 +19,8 @@ async def run_locally(words: Sequence[str], timeout_seconds: float) -> CommandRe
     Raises:
         OperationTooLong: it was ended. SystemUnavailable: it cannot be started, or printed too much.
     """
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(Path.home())}
     try:
-        process = await asyncio.create_subprocess_exec(
-            *map(os.fsencode, words), stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=environment, start_new_session=True
-        )
+        process = await _start(words)
     except OSError as error:
         raise SystemUnavailable(f"{words[0]} cannot be started on this machine ({error.strerror}).") from error
     try:
@@ -37,11 +34,35 @@ async def run_locally(words: Sequence[str], timeout_seconds: float) -> CommandRe
         raise SystemUnavailable(f"A command printed more than {MAX_OUTPUT_BYTES} bytes.") from error
     finally:
         if process.returncode is None:
-            # With its children: a compressor that is fed by tar, say.
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, 9)
+            _end(process)
             await process.wait()
     return CommandResult(status, stdout.decode("utf-8", "surrogateescape"), stderr.decode("utf-8", "surrogateescape"))
+
+
+async def _start(words: Sequence[str]) -> Process:
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(Path.home())}
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *map(os.fsencode, words), stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=environment, start_new_session=True
+        )
+    )
+    try:
+        # Cancelled within, asyncio would kill the first process only, and then wait until its children close the pipes.
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        starting.add_done_callback(_end_started)
+        raise
+
+
+def _end_started(starting: asyncio.Future[Process]) -> None:
+    if not starting.cancelled() and starting.exception() is None:
+        _end(starting.result())
+
+
+def _end(process: Process) -> None:
+    # With its children: a compressor that is fed by tar, say.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, 9)
 
 
 async def _read(reader: asyncio.StreamReader) -> bytes:
