@@ -149,7 +149,9 @@ class FileOperationsContract:
         assert (await files.full_status(user, f"{top}/l", follow_symlinks=True)).size_bytes == 5
         assert await files.file_type(user, f"{top}/l") == "symbolic link to f"
         assert await files.file_type(user, top) == "directory"
-        await files.change_mode(user, f"{top}/l", 0o4711)
+        await files.change_mode(user, f"{top}/f", 0o4711)
+        with pytest.raises(PathRefused):
+            await files.change_mode(user, f"{top}/l", 0o777)
         assert os.stat(f"{top}/f").st_mode & 0o7777 == 0o4711
 
     async def test_what_commands_refuse_is_said_in_their_words(self, under_test: FilesUnderTest) -> None:

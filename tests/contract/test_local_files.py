@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from tests.contract.file_operations_contract import FileOperationsContract
 from tests.contract.files_contract import FilesContract, FilesUnderTest
+from tests.contract.hostile_files_contract import HostileFilesContract
 
 from stagecoach.clusters.local_files import LocalFiles
 from stagecoach.core.errors import PathRefused
 
 
-class TestLocalFiles(FilesContract, FileOperationsContract):
+class TestLocalFiles(FilesContract, FileOperationsContract, HostileFilesContract):
     @pytest.fixture
     def under_test(self, tmp_path: Path) -> FilesUnderTest:
         directory = tmp_path / "files"

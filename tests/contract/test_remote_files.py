@@ -12,13 +12,14 @@ from collections.abc import AsyncIterator
 import pytest
 from tests.contract.file_operations_contract import FileOperationsContract
 from tests.contract.files_contract import FilesContract, FilesUnderTest
+from tests.contract.hostile_files_contract import HostileFilesContract
 from tests.contract.ssh_testbed import directory_of, open_pool, read_testbed, system_settings
 
 from stagecoach.clusters.remote_files import RemoteFiles
 from stagecoach.core.errors import FileMissing, NoSpace, PermissionRefused
 
 
-class TestRemoteFiles(FilesContract, FileOperationsContract):
+class TestRemoteFiles(FilesContract, FileOperationsContract, HostileFilesContract):
     @pytest.fixture
     async def under_test(self) -> AsyncIterator[FilesUnderTest]:
         found = read_testbed()

@@ -62,6 +62,9 @@ class MemoryFileOperations:
         yield new
         await self.write_file(username, path, new.content, 0o644 if found is None else self.entries[found].mode)
 
+    async def remove(self: MemoryFiles, username: str, path: str, *, timeout_seconds: float) -> None:
+        await self.remove_tree(username, path)
+
     async def create_directory(self: MemoryFiles, username: str, path: str) -> None:
         self._make(username, path, FileKind.DIRECTORY, 0o755)
 

@@ -315,7 +315,7 @@ class MemoryFiles(MemoryFileOperations):
             raise PermissionRefused(f"Permission denied: {path}.")
         return self.entries[found].content[:limit_bytes]
 
-    async def remove_tree(self, username: str, path: str, *, timeout_seconds: float | None = None) -> None:
+    async def remove_tree(self, username: str, path: str) -> None:
         self._check_up()
         found = self._find(username, path, follow=False)
         if found is None:

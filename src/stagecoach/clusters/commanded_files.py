@@ -10,8 +10,9 @@ from contextlib import suppress
 
 from stagecoach.clusters.remote_trouble import refuse_odd
 from stagecoach.clusters.ssh_pool import CommandResult
+from stagecoach.core import anchored_commands as anchors
 from stagecoach.core import file_commands as commands
-from stagecoach.core.errors import StagecoachError
+from stagecoach.core.errors import PathRefused, StagecoachError
 from stagecoach.core.file_commands import Compression, FullStatus
 from stagecoach.ports.files import ArchiveOrder
 
@@ -32,11 +33,21 @@ class CommandedFiles(ABC):
         """As in the port."""
 
     @abstractmethod
-    async def remove_tree(self, username: str, path: str, *, timeout_seconds: float | None = None) -> None:
+    async def remove_tree(self, username: str, path: str) -> None:
         """As in the port."""
 
     async def change_owner(self, username: str, path: str, owner: str, group: str) -> None:
-        await self._said(username, commands.chown(path, owner, group), path)
+        if "." in owner and not group:
+            # With a group beside it, the name is one name.
+            group = f"+{(await self.full_status(username, path, follow_symlinks=False)).gid}"
+        directory, name = anchors.name_in(path)
+        words = anchors.anchored(directory, commands.chown(name, owner, group))
+        await self._said(username, words, path, program="chown" if owner else "chgrp")
+
+    async def remove(self, username: str, path: str, *, timeout_seconds: float) -> None:
+        if posixpath.normpath(path) in {"/", ".", "//"}:
+            raise PathRefused("A whole file system is not removed.")
+        await self._said(username, anchors.remove(path), path, seconds=timeout_seconds, program="rm")
 
     async def full_status(self, username: str, path: str, *, follow_symlinks: bool) -> FullStatus:
         return commands.status_in(await self._said(username, commands.stat(path, follow_symlinks=follow_symlinks), path))
@@ -49,48 +60,53 @@ class CommandedFiles(ABC):
 
     async def archive(self, username: str, order: ArchiveOrder, path: str, *, timeout_seconds: float) -> None:
         refuse_odd(path)
-        beside = posixpath.join(posixpath.dirname(path), f".stagecoach-{secrets.token_hex(8)}")
-        archive, names = f"{beside}.new", f"{beside}.list"
+        top, target = posixpath.dirname(path), f".stagecoach-{secrets.token_hex(8)}"
+        archive, names = f"{target}.new", f"{target}.list"
         try:
             if order.pattern is None:
-                words = commands.tar_create(order.source, archive, order.compression, dereference=order.dereference)
+                directory, name = posixpath.split(order.source)
+                words = commands.tar_create(name or ".", order.compression, dereference=order.dereference)
             else:
                 directory, name = (order.source, "") if order.from_inside else posixpath.split(order.source)
-                start = f"./{name}" if name else "."
-                find = commands.find_matching(directory, start, order.pattern, dereference=order.dereference)
-                found = await self._said(username, find, order.source, seconds=timeout_seconds)
-                await self.write_file(username, names, _from_first_name(found), 0o600)
-                words = commands.tar_create_of_list(directory, names, archive, order.compression, dereference=order.dereference)
-            whole = commands.whole_or_not(words, archive, names, path)
+                find = commands.find_matching(f"./{name}" if name else ".", order.pattern, dereference=order.dereference)
+                finding = anchors.anchored(directory, find)
+                found = await self._said(username, finding, order.source, seconds=timeout_seconds, program="find")
+                await self.write_file(username, posixpath.join(top, names), _from_first_name(found), 0o600)
+                words = commands.tar_create_of_list(order.compression, dereference=order.dereference)
+            whole = anchors.whole_or_not(anchors.anchored(directory, words), path, archive, names)
             await self._said(username, whole, order.source, seconds=timeout_seconds, program="tar")
         except BaseException:
             # The command takes back what it made; one that was killed cannot. What cannot be removed now (the system went
             # away) is hidden and named as ours.
-            for left in (archive, names):
-                with suppress(StagecoachError):
-                    await self.remove_tree(username, left)
+            await self._remove_left(username, top, archive, names)
             raise
 
     async def extract(
         self, username: str, path: str, directory: str, compression: Compression, *, timeout_seconds: float
     ) -> None:
         refuse_odd(directory)
-        await self._said(username, commands.tar_extract(path, directory, compression), path, seconds=timeout_seconds)
+        hidden = f".stagecoach-{secrets.token_hex(8)}.new"
+        words = anchors.extract(commands.tar_extract(compression), path, directory, hidden)
+        try:
+            await self._said(username, words, path, seconds=timeout_seconds, program="tar")
+        except BaseException:
+            await self._remove_left(username, directory, hidden)
+            raise
+
+    async def _remove_left(self, username: str, directory: str, *names: str) -> None:
+        for name in names:
+            with suppress(StagecoachError):
+                await self.remove_tree(username, posixpath.join(directory, name))
 
     async def _said(
-        self, username: str, words: Sequence[str], path: str, *, seconds: float = QUICK_SECONDS, program: str | None = None
+        self, username: str, words: Sequence[str], path: str, *, seconds: float = QUICK_SECONDS, program: str = ""
     ) -> str:
         """What a command that ended well printed. ``program``: what runs in it, where the first word does not say so."""
         refuse_odd(path)
         result = await self._run(username, commands.bounded(words, seconds), seconds + ROAD_SECONDS)
         if result.exit_status != 0:
-            raise commands.trouble(program or _program(words), result.exit_status, result.stderr)
+            raise commands.trouble(program or words[0], result.exit_status, result.stderr)
         return result.stdout
-
-
-def _program(words: Sequence[str]) -> str:
-    """The name of what runs, behind what it runs in."""
-    return next(word for word in words if word != "env" and not word.startswith("--chdir="))
 
 
 def _from_first_name(found: str) -> bytes:

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from stagecoach.clusters import local_anchors
 from stagecoach.clusters.commanded_files import CommandedFiles
 from stagecoach.clusters.local_commands import run_locally
 from stagecoach.clusters.local_open import LocalNewFile, LocalOpenFile, create_file, open_file
@@ -84,7 +85,7 @@ class LocalFiles(CommandedFiles):
     async def read_file(self, username: str, path: str, limit_bytes: int) -> bytes | None:
         return await _off_loop(path, lambda: _read_file(path, limit_bytes))
 
-    async def remove_tree(self, username: str, path: str, *, timeout_seconds: float | None = None) -> None:
+    async def remove_tree(self, username: str, path: str) -> None:
         if posixpath.normpath(path) in {"/", ".", "//"}:
             raise PathRefused("A whole file system is not removed.")
         await _off_loop(path, lambda: _remove_tree(path))
@@ -100,14 +101,14 @@ class LocalFiles(CommandedFiles):
             yield file
 
     async def create_directory(self, username: str, path: str) -> None:
-        await _off_loop(path, lambda: os.mkdir(path))
+        await _off_loop(path, lambda: local_anchors.make_directory(path))
 
     async def create_symlink(self, username: str, path: str, target: str) -> None:
         refuse_odd(target)
-        await _off_loop(path, lambda: os.symlink(target, path))
+        await _off_loop(path, lambda: local_anchors.make_symlink(path, target))
 
     async def change_mode(self, username: str, path: str, mode: int) -> None:
-        await _off_loop(path, lambda: os.chmod(path, mode & 0o7777))
+        await _off_loop(path, lambda: local_anchors.change_mode(path, mode & 0o7777))
 
     async def _run(self, username: str, words: Sequence[str], timeout_seconds: float) -> CommandResult:
         return await run_locally(words, timeout_seconds)

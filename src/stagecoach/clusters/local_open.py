@@ -7,8 +7,9 @@ import os
 import secrets
 import stat
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 
+from stagecoach.clusters.local_anchors import directory_of
 from stagecoach.core.errors import NotAFile
 
 
@@ -49,9 +50,8 @@ class LocalNewFile:
 
 @asynccontextmanager
 async def open_file(path: str) -> AsyncIterator[LocalOpenFile]:
-    """OSErrors pass through. Raises NotAFile."""
-    # O_NONBLOCK: opening a FIFO would wait for its writer.
-    descriptor = await asyncio.to_thread(os.open, path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    """``path`` is resolved. OSErrors pass through. Raises NotAFile, PathRefused."""
+    descriptor = await asyncio.to_thread(_open, path)
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
@@ -63,31 +63,42 @@ async def open_file(path: str) -> AsyncIterator[LocalOpenFile]:
 
 @asynccontextmanager
 async def create_file(path: str) -> AsyncIterator[LocalNewFile]:
-    """OSErrors pass through. Raises NotAFile."""
-    mode = await asyncio.to_thread(_mode_of, path)
-    beside = os.path.join(os.path.dirname(path), f".stagecoach-{secrets.token_hex(8)}.new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    descriptor = await asyncio.to_thread(os.open, beside, flags, 0o666 if mode is None else mode)
-    try:
+    """``path`` is resolved. OSErrors pass through. Raises NotAFile, PathRefused."""
+    with ExitStack() as opened:
+        directory, name = await asyncio.to_thread(opened.enter_context, directory_of(path))
+        mode = await asyncio.to_thread(_mode_of, path, name, directory)
+        beside = f".stagecoach-{secrets.token_hex(8)}.new"
+        descriptor = await asyncio.to_thread(_create, beside, directory, 0o666 if mode is None else mode)
         try:
-            yield LocalNewFile(descriptor)
-            if mode is not None:
-                # The umask may have taken something from it.
-                os.fchmod(descriptor, mode)
-            await asyncio.to_thread(os.fsync, descriptor)
-        finally:
-            os.close(descriptor)
-        await asyncio.to_thread(os.rename, beside, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(beside)
-        raise
+            try:
+                yield LocalNewFile(descriptor)
+                if mode is not None:
+                    # The umask may have taken something from it.
+                    os.fchmod(descriptor, mode)
+                await asyncio.to_thread(os.fsync, descriptor)
+            finally:
+                os.close(descriptor)
+            await asyncio.to_thread(os.rename, beside, name, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(beside, dir_fd=directory)
+            raise
 
 
-def _mode_of(path: str) -> int | None:
+def _open(path: str) -> int:
+    with directory_of(path) as (directory, name):
+        # O_NONBLOCK: opening a FIFO would wait for its writer.
+        return os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+
+
+def _create(name: str, directory: int, mode: int) -> int:
+    return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=directory)
+
+
+def _mode_of(path: str, name: str, directory: int) -> int | None:
     """Of the regular file that is there; None where nothing is."""
     try:
-        mode = os.stat(path).st_mode
+        mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
     except FileNotFoundError:
         return None
     if not stat.S_ISREG(mode):

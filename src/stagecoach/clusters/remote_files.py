@@ -13,10 +13,11 @@ import asyncssh
 from stagecoach.clusters.account_names import AccountBook
 from stagecoach.clusters.commanded_files import CommandedFiles
 from stagecoach.clusters.remote_listing import list_directory
-from stagecoach.clusters.remote_open import RemoteNewFile, RemoteOpenFile, create_file, open_file
+from stagecoach.clusters.remote_open import RemoteNewFile, RemoteOpenFile, create_file, open_file, require_same_directory
 from stagecoach.clusters.remote_status import kind_of, status_of, text_of
 from stagecoach.clusters.remote_trouble import explained, refuse_odd
 from stagecoach.clusters.ssh_pool import AnswerLate, CommandResult, SshPool
+from stagecoach.core.anchored_commands import REPLACED
 from stagecoach.core.errors import (
     FileExists,
     FileMissing,
@@ -172,10 +173,10 @@ class RemoteFiles(CommandedFiles):
             except (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath):
                 return None
 
-    async def remove_tree(self, username: str, path: str, *, timeout_seconds: float | None = None) -> None:
+    async def remove_tree(self, username: str, path: str) -> None:
         if posixpath.normpath(path) in {"/", ".", "//"}:
             raise PathRefused("A whole file system is not removed.")
-        async with self._session(username, path, timeouts=TREE_TIMEOUTS, timeout_seconds=timeout_seconds) as sftp:
+        async with self._session(username, path, timeouts=TREE_TIMEOUTS) as sftp:
             await _remove_tree(sftp, path)
 
     @asynccontextmanager
@@ -202,6 +203,9 @@ class RemoteFiles(CommandedFiles):
 
     async def change_mode(self, username: str, path: str, mode: int) -> None:
         async with self._session(username, path) as sftp:
+            await require_same_directory(sftp, path)
+            if kind_of((await sftp.lstat(path)).permissions or 0) is FileKind.SYMLINK:
+                raise PathRefused(f"{path!r} {REPLACED}.")
             await sftp.chmod(path, mode & 0o7777)
 
     async def _run(self, username: str, words: Sequence[str], timeout_seconds: float) -> CommandResult:
@@ -213,6 +217,7 @@ class RemoteFiles(CommandedFiles):
     @asynccontextmanager
     async def _making(self, username: str, path: str) -> AsyncIterator[asyncssh.SFTPClient]:
         async with self._session(username, path) as sftp:
+            await require_same_directory(sftp, path)
             try:
                 yield sftp
             except (asyncssh.SFTPFailure, asyncssh.SFTPFileAlreadyExists) as error:

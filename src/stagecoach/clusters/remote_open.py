@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager, suppress
 
 import asyncssh
 
-from stagecoach.clusters.remote_status import kind_of
+from stagecoach.clusters.remote_status import kind_of, text_of
 from stagecoach.clusters.remote_trouble import explained
-from stagecoach.core.errors import NotAFile
+from stagecoach.core.anchored_commands import REPLACED
+from stagecoach.core.errors import NotAFile, PathRefused
 from stagecoach.ports.files import FileKind
 
 _GONE = (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath)
@@ -44,22 +45,31 @@ class RemoteNewFile:
         self._written += len(content)
 
 
+async def require_same_directory(sftp: asyncssh.SFTPClient, path: str) -> None:
+    """Of a resolved path: no link was put in the way since. SFTP knows no open directories, so this narrows a gap and
+    cannot close it. Raises PathRefused."""
+    directory = posixpath.dirname(path)
+    if text_of(await sftp.realpath(directory)) != directory:
+        raise PathRefused(f"{directory!r} {REPLACED}.")
+
+
 @asynccontextmanager
 async def open_file(sftp: asyncssh.SFTPClient, path: str) -> AsyncIterator[RemoteOpenFile]:
-    """SFTP's own errors pass through. Raises NotAFile."""
+    """``path`` is resolved. SFTP's own errors pass through. Raises NotAFile, PathRefused."""
     # Looked at first: opening a FIFO would wait for its writer.
-    if kind_of((await sftp.stat(path)).permissions or 0) is not FileKind.FILE:
+    if kind_of((await sftp.lstat(path)).permissions or 0) is not FileKind.FILE:
         raise NotAFile(f"{path!r} is not a regular file.")
     async with sftp.open(path, "rb") as file:
+        await require_same_directory(sftp, path)
         yield RemoteOpenFile(file, (await file.stat()).size or 0)
 
 
 @asynccontextmanager
 async def create_file(sftp: asyncssh.SFTPClient, path: str, system_name: str) -> AsyncIterator[RemoteNewFile]:
-    """SFTP's own errors pass through where they say enough."""
+    """``path`` is resolved. SFTP's own errors pass through where they say enough. Raises NotAFile, PathRefused."""
     attributes = asyncssh.SFTPAttrs()
     with suppress(*_GONE):
-        mode = (await sftp.stat(path)).permissions or 0
+        mode = (await sftp.lstat(path)).permissions or 0
         if kind_of(mode) is not FileKind.FILE:
             raise NotAFile(f"{path!r} is a directory or a special file.")
         attributes = asyncssh.SFTPAttrs(permissions=stat.S_IMODE(mode) & 0o777)
@@ -77,6 +87,7 @@ async def create_file(sftp: asyncssh.SFTPClient, path: str, system_name: str) ->
                 await file.chmod(attributes.permissions)
             with suppress(asyncssh.SFTPOpUnsupported):
                 await file.fsync()
+        await require_same_directory(sftp, path)
         await sftp.posix_rename(beside, path)
     except BaseException:
         with suppress(OSError, asyncssh.Error):

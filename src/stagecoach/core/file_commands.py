@@ -7,12 +7,12 @@ waits for any more, on the system itself, whatever became of the connection.
 from __future__ import annotations
 
 import math
-import posixpath
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from stagecoach.core.anchored_commands import CLASH, MOUNT_POINT, REPLACED
 from stagecoach.core.errors import (
     CommandFailed,
     FileExists,
@@ -20,9 +20,11 @@ from stagecoach.core.errors import (
     InvalidRequest,
     NoSpace,
     OperationTooLong,
+    PathRefused,
     PermissionRefused,
     StagecoachError,
     SystemUnavailable,
+    TargetExists,
 )
 
 STATUS_MARK = "stagecoach-stat"
@@ -42,12 +44,6 @@ class Compression(StrEnum):
     XZ = "xz"
 
 
-# The trap of EXIT runs where one of a signal has ended the script.
-_WHOLE_OR_NOT = (
-    "hidden=$1 names=$2 path=$3; shift 3; "
-    """trap 'rm -f -- "$hidden" "$names"' EXIT; trap 'exit 143' HUP TERM; """
-    '"$@" && mv -f -T -- "$hidden" "$path"'
-)
 _TAR_OPTIONS = {Compression.NONE: (), Compression.GZIP: ("-z",), Compression.BZIP2: ("-j",), Compression.XZ: ("-J",)}
 
 
@@ -113,57 +109,55 @@ def status_in(stdout: str) -> FullStatus:
 
 
 def chown(path: str, owner: str, group: str) -> list[str]:
-    """Either may be "", and then stays."""
+    """Either may be "", and then stays. Of a name alone with a dot in it ``chown`` may take the rest for a group."""
     if not owner:
-        return ["chgrp", "--", group, path]
-    return ["chown", "--", f"{owner}:{group}" if group else owner, path]
+        return ["chgrp", "--no-dereference", "--", group, path]
+    return ["chown", "--no-dereference", "--", f"{owner}:{group}" if group else owner, path]
 
 
-def tar_create(source: str, archive: str, compression: Compression, *, dereference: bool) -> list[str]:
-    """``source`` and what is below it, named from its directory on."""
-    directory, name = posixpath.split(source)
-    return [*_tar_create(archive, compression, dereference=dereference), "--directory", directory, "--", name]
+def tar_create(name: str, compression: Compression, *, dereference: bool) -> list[str]:
+    """Prints an archive of ``name`` in the directory where it runs, and what is below it."""
+    return [*_tar_create(compression, dereference=dereference), "--", name]
 
 
-def find_matching(directory: str, start: str, pattern: str, *, dereference: bool) -> list[str]:
-    """The regular files below ``start`` (``.`` or ``./name``) of ``directory`` whose whole name matches, each ended by NUL."""
+def find_matching(start: str, pattern: str, *, dereference: bool) -> list[str]:
+    """The regular files below ``start`` (``.`` or ``./name``) whose whole name matches, each ended by NUL."""
     follow = ["-L"] if dereference else []
-    return ["env", f"--chdir={directory}", "find", *follow, start, "-type", "f", "-regex", pattern, "-print0"]
+    return ["find", *follow, start, "-type", "f", "-regex", pattern, "-print0"]
 
 
-def tar_create_of_list(directory: str, names: str, archive: str, compression: Compression, *, dereference: bool) -> list[str]:
-    """What the file ``names`` lists, each name ended by NUL."""
-    tar = _tar_create(archive, compression, dereference=dereference)
-    return [*tar, "--directory", directory, "--null", "--no-recursion", "--files-from", names]
+def tar_create_of_list(compression: Compression, *, dereference: bool) -> list[str]:
+    """Prints an archive of what it is given to read: names, each ended by NUL, in the directory where it runs."""
+    return [*_tar_create(compression, dereference=dereference), "--null", "--no-recursion", "--files-from", "-"]
 
 
-def whole_or_not(words: Sequence[str], hidden: str, names: str, path: str) -> list[str]:
-    """``words``, which write the file ``hidden``, and then its place as ``path``; if they fail or are ended, no file at all.
-
-    One command, so that nothing is left on the system where the service dies while it runs. ``names`` goes either way.
-    """
-    return ["sh", "-c", _WHOLE_OR_NOT, "sh", hidden, names, path, *words]
-
-
-def tar_extract(archive: str, directory: str, compression: Compression) -> list[str]:
-    """Into ``directory``; names that lead out of it are refused by tar."""
+def tar_extract(compression: Compression) -> list[str]:
+    """Unpacks what it is given to read; names that lead out are refused by tar. Modes are the archive's as the umask
+    lets them be, without set-id bits, and everything belongs to the user."""
     options = _TAR_OPTIONS[compression]
-    return ["tar", "--extract", "--force-local", *options, "--file", archive, "--directory", directory]
+    # Not "-": only of a file that it opens itself does tar see the compression.
+    whose = ["--no-same-owner", "--no-same-permissions"]
+    return ["tar", "--extract", "--force-local", *options, *whose, "--file", "/dev/stdin"]
 
 
-def _tar_create(archive: str, compression: Compression, *, dereference: bool) -> list[str]:
+def _tar_create(compression: Compression, *, dereference: bool) -> list[str]:
     follow = ["--dereference"] if dereference else []
-    return ["tar", "--create", "--force-local", *_TAR_OPTIONS[compression], *follow, "--file", archive]
+    return ["tar", "--create", "--force-local", *_TAR_OPTIONS[compression], *follow, "--file", "-"]
 
 
 # The first that is found in what the command says decides, so the more telling ones come first.
 _MEANINGS: tuple[tuple[str, type[StagecoachError]], ...] = (
+    (REPLACED, PathRefused),
+    (MOUNT_POINT, PathRefused),
+    ("since it's on a different device", PathRefused),
+    (CLASH, TargetExists),
     ("No space left on device", NoSpace),
     ("Disk quota exceeded", NoSpace),
     ("Permission denied", PermissionRefused),
     ("Operation not permitted", PermissionRefused),
     ("Read-only file system", PermissionRefused),
     ("File exists", FileExists),
+    ("can't cd to", PermissionRefused),
     ("invalid user", InvalidRequest),
     ("invalid group", InvalidRequest),
     ("No such file or directory", FileMissing),

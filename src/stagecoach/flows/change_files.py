@@ -108,7 +108,7 @@ async def remove_file(tools: Toolbox, caller: Caller, system_name: str, path: st
     if any(is_inside(posixpath.normpath(root), [place.real_path]) for root in roots):
         raise PathRefused("The path is, or holds, a whole file system; give the path of something in it.")
     async with long_operation(system, caller.username, f"Removing {place.plain!r}") as seconds_left:
-        await system.files.remove_tree(caller.username, place.real_path, timeout_seconds=seconds_left + 1)
+        await system.files.remove(caller.username, place.real_path, timeout_seconds=seconds_left)
 
 
 @asynccontextmanager

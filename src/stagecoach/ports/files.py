@@ -111,7 +111,11 @@ class ArchiveOrder:
 
 
 class Files(Protocol):
-    """Raises FileMissing, PermissionRefused, NoSpace where the file system says so, SystemUnavailable when it cannot be asked."""
+    """Raises FileMissing, PermissionRefused, NoSpace where the file system says so, SystemUnavailable when it cannot be asked.
+
+    What reads or changes a user's files (``remove``, ``open_file``, ``create_…``, ``change_…``, ``archive``, ``extract``)
+    takes a resolved path and raises PathRefused where a link has been put in the way since it was resolved.
+    """
 
     async def home(self, username: str) -> str:
         """The user's home directory, absolute."""
@@ -152,9 +156,13 @@ class Files(Protocol):
     async def read_file(self, username: str, path: str, limit_bytes: int) -> bytes | None:
         """At most ``limit_bytes`` from the start; None when absent."""
 
-    async def remove_tree(self, username: str, path: str, *, timeout_seconds: float | None = None) -> None:
+    async def remove_tree(self, username: str, path: str) -> None:
         """The directory and all below it gone, following no symlink, closed and read-only directories of the user's as
-        well; absent is fine. A large tree may need a ``timeout_seconds`` of its own."""
+        well; absent is fine. For the small things that this service made itself."""
+
+    async def remove(self, username: str, path: str, *, timeout_seconds: float) -> None:
+        """What a resolved path names, as with :meth:`remove_tree`; absent is fine. Raises PathRefused for a mount point, and
+        for one below, which stays."""
 
     def open_file(self, username: str, path: str, *, timeout_seconds: float) -> AbstractAsyncContextManager[OpenFile]:
         """Open for what is inside, which may take so long. Raises FileMissing, NotAFile for what is no regular file."""
@@ -172,7 +180,7 @@ class Files(Protocol):
         """``target`` need not exist. Raises FileExists."""
 
     async def change_mode(self, username: str, path: str, mode: int) -> None:
-        """The lowest twelve bits, of what a symlink leads to."""
+        """The lowest twelve bits."""
 
     async def change_owner(self, username: str, path: str, owner: str, group: str) -> None:
         """Names or numbers, of which "" leaves what is. Raises InvalidRequest for one that the system has not."""
@@ -192,4 +200,7 @@ class Files(Protocol):
     async def extract(
         self, username: str, path: str, directory: str, compression: Compression, *, timeout_seconds: float
     ) -> None:
-        """What the tar archive ``path`` holds, into a directory that exists. Raises OperationTooLong, CommandFailed."""
+        """What the tar archive ``path`` holds, into a directory that exists, both resolved: all of it, and nothing outside.
+
+        Raises OperationTooLong, CommandFailed; TargetExists where one side has a directory and the other none, or a link.
+        """

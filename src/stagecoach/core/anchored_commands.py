@@ -1,0 +1,126 @@
+"""Commands that act in a directory which is still the one that was decided upon, as lists of words. Pure.
+
+A resolved path may have become another by the time a command uses it: somebody who may write above put a link in the
+way. So a fixed script enters the directory first, compares where it stands with the path, and only then runs what acts,
+by names that begin there; whatever is renamed later, it stays in that directory. Paths are parameters of the scripts and
+never part of their text.
+
+What is left: the file systems' own programs go further down by themselves (``rm`` and ``tar`` by open directories,
+following no link); only what an archive brings into directories that stood there before is moved by name.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Sequence
+
+REPLACED = "was replaced by something else meanwhile; nothing was changed"
+MOUNT_POINT = "is where another file system is mounted; it is not removed"
+CLASH = "is a directory on one side and none on the other; nothing was changed"
+ODD_KIND = "is a device, a pipe or a socket; nothing was unpacked"
+
+_ANCHORED = f"""directory=$1; shift
+cd -P -- "$directory" || exit
+here=$(env pwd -P && echo .)
+[ "$here" = "$directory
+." ] || {{ printf '%s {REPLACED}\\n' "$directory" >&2; exit 1; }}
+exec "$@"
+"""
+# A directory of the user's own may be closed even to the user.
+_REMOVE_FUNCTION = """remove() {
+  rm -r -f --one-file-system -- "$1" 2>/dev/null && return
+  find "$1" -xdev -type d ! -perm -0700 -exec chmod u+rwx -- {} \\; 2>/dev/null
+  rm -r -f --one-file-system -- "$1"
+}
+"""
+_REMOVE = f"""{_REMOVE_FUNCTION}
+[ -e "$1" ] || [ -L "$1" ] || exit 0
+[ "$(stat -c %d .)" = "$(stat -c %d -- "$1")" ] || {{ printf '%s {MOUNT_POINT}\\n' "$1" >&2; exit 1; }}
+remove "$1"
+"""
+# The trap of EXIT runs where one of a signal has ended the script.
+_WHOLE_OR_NOT = """hidden=$1 names=$2 path=$3; shift 3
+trap 'rm -f -- "$hidden" "$names"' EXIT; trap 'exit 143' HUP TERM
+[ ! -e "$names" ] || exec <"$names"
+set -C
+"$@" >"$hidden" && mv -f -T -- "$hidden" "$path"
+"""
+_READING = """exec <"$1" || exit; shift; exec "$@" """
+# What an archive holds is made apart, where no link stands yet, and joins the directory when it is known that all of it can.
+_EXTRACT = f"""{_REMOVE_FUNCTION}
+new=$1; shift
+clash() {{ printf '%s {CLASH}\\n' "$1" >&2; exit 1; }}
+place() {{
+  [ "$how" = trial ] || mv -f -t "$to" -- "$@"
+}}
+place_closed() {{
+  [ "$how" = trial ] && return
+  mode=$(stat -c %a -- "$1") && chmod u+w -- "$1" && mv -f -T -- "$1" "$2" && chmod "$mode" -- "$2"
+}}
+merge() (
+  how=$1 from=$2 to=$3; set --
+  [ -w "$to" ] && [ -x "$to" ] || {{ printf '%s: Permission denied\\n' "$to" >&2; exit 1; }}
+  for one in "$from"/* "$from"/.[!.]* "$from"/..?*; do
+    [ -e "$one" ] || [ -L "$one" ] || continue
+    there=$to/${{one##*/}}
+    if [ -d "$one" ] && [ ! -L "$one" ]; then
+      if [ -L "$there" ] || {{ [ -e "$there" ] && [ ! -d "$there" ]; }}; then clash "$there"; fi
+      if [ -d "$there" ]; then
+        chmod u+rwx -- "$one" && merge "$how" "$one" "$there" || exit
+        continue
+      fi
+      if [ ! -w "$one" ]; then place_closed "$one" "$there" || exit; continue; fi
+    elif [ -d "$there" ] && [ ! -L "$there" ]; then
+      clash "$there"
+    fi
+    set -- "$@" "$one"
+    if [ $# -ge 100 ]; then place "$@" || exit; set --; fi
+  done
+  [ $# -eq 0 ] || place "$@"
+)
+trap 'remove "$new"' EXIT; trap 'exit 143' HUP TERM
+mkdir -m 0700 -- "$new" || exit
+"$@" --directory "$new" || exit
+chmod 0700 -- "$new" || exit
+odd=$(find "$new" ! -type f ! -type d ! -type l -print -quit)
+[ -z "$odd" ] || {{ printf '%s {ODD_KIND}\\n' "$odd" >&2; exit 1; }}
+merge trial "$new" . && merge really "$new" .
+"""
+
+
+def anchored(directory: str, words: Sequence[str]) -> list[str]:
+    """``words``, run in a directory whose path is resolved, and not at all where that leads elsewhere by now."""
+    return ["sh", "-c", _ANCHORED, "sh", directory, *words]
+
+
+def name_in(path: str) -> tuple[str, str]:
+    """The directory of a resolved path, and the path as it is seen from there: no name is taken for an option."""
+    directory, name = posixpath.split(path)
+    return directory, f"./{name}"
+
+
+def remove(path: str) -> list[str]:
+    """Also what is closed to its owner. Refuses a mount point, and leaves what is mounted below with an error."""
+    directory, name = name_in(path)
+    return anchored(directory, ["sh", "-c", _REMOVE, "sh", name])
+
+
+def whole_or_not(words: Sequence[str], path: str, hidden: str, names: str) -> list[str]:
+    """What ``words`` print, as the file ``path``; if they fail or are ended, no file at all.
+
+    ``hidden`` and ``names`` are plain names beside it. The second is given to ``words`` to read if it is there, and goes
+    either way. One command, so that nothing is left on the system where the service dies while it runs.
+    """
+    directory, name = name_in(path)
+    return anchored(directory, ["sh", "-c", _WHOLE_OR_NOT, "sh", f"./{hidden}", f"./{names}", name, *words])
+
+
+def extract(words: Sequence[str], archive: str, directory: str, hidden: str) -> list[str]:
+    """``words``, which unpack what they read into the directory that they are told last, and then all of it into ``directory``.
+
+    Nothing is written through a link that stands there, or that the archive brings; a failure before the last step
+    leaves nothing. ``hidden`` is a plain name below it.
+    """
+    unpacking = anchored(directory, ["sh", "-c", _EXTRACT, "sh", f"./{hidden}", *words])
+    above, name = name_in(archive)
+    return anchored(above, ["sh", "-c", _READING, "sh", name, *unpacking])
