@@ -93,6 +93,10 @@ class MemoryFileOperations:
     async def checksum(self: MemoryFiles, username: str, path: str, *, timeout_seconds: float) -> str:
         return hashlib.sha256(await self.read_file(username, path, 2**40) or b"").hexdigest()
 
+    async def links_below(self: MemoryFiles, username: str, path: str, *, timeout_seconds: float) -> list[str]:
+        links = [name for name in (path, *self.below(path)) if self.entries[name].kind is FileKind.SYMLINK]
+        return [await self.real_path(username, link) for link in links]
+
     async def archive(self: MemoryFiles, username: str, order: ArchiveOrder, path: str, *, timeout_seconds: float) -> None:
         source = self._existing(username, order.source, follow=True)
         above = order.source if order.from_inside else posixpath.dirname(order.source)

@@ -58,6 +58,11 @@ class CommandedFiles(ABC):
     async def checksum(self, username: str, path: str, *, timeout_seconds: float) -> str:
         return commands.digest_in(await self._said(username, commands.sha256sum(path), path, seconds=timeout_seconds))
 
+    async def links_below(self, username: str, path: str, *, timeout_seconds: float) -> list[str]:
+        directory, name = anchors.name_in(path)
+        words = anchors.links_below(directory, name)
+        return anchors.links_in(await self._said(username, words, path, seconds=timeout_seconds, program="find"))
+
     async def archive(self, username: str, order: ArchiveOrder, path: str, *, timeout_seconds: float) -> None:
         refuse_odd(path)
         top, target = posixpath.dirname(path), f".stagecoach-{secrets.token_hex(8)}"

@@ -14,9 +14,12 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Sequence
 
+from stagecoach.core.errors import SystemUnavailable
+
 REPLACED = "was replaced by something else meanwhile; nothing was changed"
 MOUNT_POINT = "is where another file system is mounted; it is not removed"
 CLASH = "is a directory on one side and none on the other; nothing was changed"
+LINKS_MARK = "stagecoach-links"
 ODD_KIND = "is a device, a pipe or a socket; nothing was unpacked"
 
 _ANCHORED = f"""directory=$1; shift
@@ -88,6 +91,10 @@ merge trial "$new" . && merge really "$new" .
 """
 
 
+# What start files print comes before the mark.
+_LINKS = f"""printf '{LINKS_MARK}\\0'; exec find -L "$1" -xtype l -exec realpath -z -- {{}} +"""
+
+
 def anchored(directory: str, words: Sequence[str]) -> list[str]:
     """``words``, run in a directory whose path is resolved, and not at all where that leads elsewhere by now."""
     return ["sh", "-c", _ANCHORED, "sh", directory, *words]
@@ -103,6 +110,19 @@ def remove(path: str) -> list[str]:
     """Also what is closed to its owner. Refuses a mount point, and leaves what is mounted below with an error."""
     directory, name = name_in(path)
     return anchored(directory, ["sh", "-c", _REMOVE, "sh", name])
+
+
+def links_below(directory: str, name: str) -> list[str]:
+    """Prints, each ended by NUL, where the links at and below ``name`` lead in the end, and those below what they lead to."""
+    return anchored(directory, ["sh", "-c", _LINKS, "sh", name])
+
+
+def links_in(stdout: str) -> list[str]:
+    """Read from what :func:`links_below` prints."""
+    _, mark, rest = stdout.partition(f"{LINKS_MARK}\0")
+    if not mark:
+        raise SystemUnavailable("find on the system gave no answer that can be read.")
+    return [path for path in rest.split("\0") if path]
 
 
 def whole_or_not(words: Sequence[str], path: str, hidden: str, names: str) -> list[str]:

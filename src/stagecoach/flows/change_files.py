@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 
 from stagecoach.core.access import Caller
 from stagecoach.core.errors import FileExists, FileMissing, InvalidRequest, NotADirectory, NotAFile, PathRefused, StagecoachError
-from stagecoach.core.paths import checked_path, expanded_roots, is_inside
+from stagecoach.core.paths import checked_path, expanded_roots
 from stagecoach.flows.find_file import FoundFile, find_directory, find_file, find_place, require_inside
 from stagecoach.flows.list_directory import ListedFile
+from stagecoach.flows.look_at_files import require_no_root
 from stagecoach.flows.operate_long import long_operation
 from stagecoach.flows.toolbox import System, Toolbox
 from stagecoach.ports.files import FileKind, NewFile
@@ -104,9 +105,7 @@ async def remove_file(tools: Toolbox, caller: Caller, system_name: str, path: st
     place = await find_place(system, caller.username, path)
     if place.status is None:
         raise FileMissing(f"{place.plain!r}: No such file or directory.")
-    roots = expanded_roots(system.settings.roots, caller.username)
-    if any(is_inside(posixpath.normpath(root), [place.real_path]) for root in roots):
-        raise PathRefused("The path is, or holds, a whole file system; give the path of something in it.")
+    await require_no_root(system, caller.username, place.real_path)
     async with long_operation(system, caller.username, f"Removing {place.plain!r}") as seconds_left:
         await system.files.remove(caller.username, place.real_path, timeout_seconds=seconds_left)
 

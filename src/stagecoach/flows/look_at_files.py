@@ -168,6 +168,20 @@ async def require_inside(system: System, username: str, real_path: str, roots: t
         raise PathRefused("The path leads, through a symbolic link, outside this system's file systems.")
 
 
+async def require_no_root(system: System, username: str, real_path: str) -> None:
+    """What goes away neither is nor holds a whole file system, by whatever name. Raises PathRefused."""
+    roots = expanded_roots(system.settings.roots, username)
+    for root in (*map(posixpath.normpath, roots), *await resolved_roots(system, username, roots)):
+        if is_inside(root, [real_path]):
+            raise PathRefused("The path is, or holds, a whole file system; give the path of something in it.")
+
+
+async def is_same_file(system: System, username: str, real_path: str, other: str) -> bool:
+    """Whether two resolved paths, of things that exist, are names of one file."""
+    one, two = [await system.files.full_status(username, each, follow_symlinks=False) for each in (real_path, other)]
+    return real_path == other or (one.device, one.inode) == (two.device, two.inode)
+
+
 async def resolved_roots(system: System, username: str, roots: tuple[str, ...]) -> list[str]:
     """Where the roots that exist really are."""
     resolved = []

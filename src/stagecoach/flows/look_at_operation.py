@@ -11,9 +11,11 @@ from stagecoach.core.operations import Operation, OperationOptions
 from stagecoach.core.paths import checked_directory_path, checked_file_path, checked_path, expanded_roots, is_inside
 from stagecoach.flows.look_at_files import (
     in_its_directory,
+    is_same_file,
     look_at_source,
     look_at_target,
     require_inside,
+    require_no_root,
     require_readable,
     require_room,
 )
@@ -97,6 +99,8 @@ async def _look_at_copy(system: System, username: str, source: str, path: str, o
             raise NotAFile(f"{plain} is a directory; {thing.path}, which is none, cannot take its place.")
         end = await look_at_target(system, username, plain, thing.size_bytes or 0)
         await _require_other_place(system, username, thing, end.real_path)
+        if there is not None and await is_same_file(system, username, thing.real_path, end.real_path):
+            raise PathRefused(f"Source and target are the same file ({thing.path}), by two names.")
         return OperationEnds(plain, end.real_path, options, thing.path, thing.real_path, thing.size_bytes)
     if there is None:
         real_path = await in_its_directory(system, username, plain)
@@ -124,7 +128,11 @@ async def _look_at_compression(system: System, username: str, source: str, path:
     if thing.status.kind is not FileKind.SYMLINK:
         await require_readable(system, username, thing.path, thing.real_path)
     end = await look_at_target(system, username, checked_file_path(path, roots), 0)
-    if end.real_path == thing.real_path:
+    packed = thing.real_path
+    if thing.status.kind is FileKind.SYMLINK and options.dereference:
+        packed = await system.files.real_path(username, thing.path)
+    there = await system.files.status(username, end.real_path, follow_symlinks=False)
+    if there is not None and await is_same_file(system, username, packed, end.real_path):
         raise PathRefused("The archive and what goes into it are the same file; name another archive.")
     return OperationEnds(end.path, end.real_path, replace(options, from_inside=from_inside), thing.path, thing.real_path)
 
@@ -181,6 +189,7 @@ async def _require_other_place(system: System, username: str, thing: _Source, re
 
 
 async def _require_changeable(system: System, username: str, thing: _Source) -> None:
+    await require_no_root(system, username, thing.real_path)
     directory = posixpath.dirname(thing.real_path)
     if not await system.files.may(username, directory, "w"):
         raise PermissionRefused(f"Permission denied: you may not change {directory}, where {thing.path} is.")

@@ -78,6 +78,7 @@ def compress(work: working.Work) -> None:
         place = working.Place(ticket.path, ticket.root, "target_missing_directory")
         there = place.look()
         if journal.get("phase") == "placing" and there is not None and working.identity_of(there) == journal.get("identity"):
+            work.take_over(journal)
             return
         target.create(0)
         descriptor = target._descriptor
@@ -127,6 +128,8 @@ def members(work: working.Work, source: working.Place, left_out: Any) -> Iterato
     if stat.S_ISLNK(found.st_mode) and ticket.dereference:
         handle = working.followed_link(ticket, source.directory, name, name)
         found = os.fstat(handle.descriptor)
+    if (found.st_dev, found.st_ino) in left_out:
+        raise mover.Failed("target_exists", "The archive and what goes into it are the same; name another archive.")
     kind = working.kind_of(found)
     link = os.readlink(name, dir_fd=source.directory.descriptor) if kind == "link" else b""
     if not ticket.from_inside:
@@ -306,8 +309,10 @@ def unpack(work: working.Work, raw: IO[bytes], tree: merging.NewTree) -> None:
 
     stream = mover.Stream(0, NO_END_BYTES, next_piece)
     reader = mover.TarReader(stream)
+    umask = mover.current_umask()
     for member in iter(reader.next, None):
-        tree.make(member, stream)
+        # As tar does it: what a stranger packed may be open to all, and set-id bits are dropped in any case.
+        tree.make(member._replace(mode=member.mode & 0o777 & ~umask), stream)
         work.counted()
     # To the end: only there the compression's own digest is compared.
     for _ in unpacked:

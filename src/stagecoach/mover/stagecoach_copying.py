@@ -151,8 +151,12 @@ def was_placed(work: working.Work) -> bool:
     ticket, journal = work.ticket, work.journal()
     if journal.get("phase") == "placing":
         there = working.Place(ticket.path, ticket.root, "target_missing_directory").look()
-        return there is not None and working.identity_of(there) == journal.get("identity")
+        if there is None or working.identity_of(there) != journal.get("identity"):
+            return False
+        work.take_over(journal)
+        return True
     if journal.get("phase") in ("merging", "merged"):
+        work.take_over(journal)
         tree = new_tree(work)
         try:
             if journal["phase"] == "merging":

@@ -31,8 +31,11 @@ def move(work: working.Work) -> None:
     phase = journal.get("phase")
     is_there = there is not None and working.identity_of(there) == identity
     if phase == "renaming" and is_there and (found is None or working.identity_of(found) != identity):
+        work.take_over(journal)
+        work.prove("renamed", "within one file system")
         return
     if phase == "placing" and is_there:
+        work.take_over(journal)
         remove_copied(work, source, target)
         return
     if found is None:
@@ -94,11 +97,12 @@ def remove_copied(work: working.Work, source: working.Place, target: working.Pla
 
 
 def remove_copied_tree(work: working.Work, source: working.Place, target: working.Place, kept: List[bytes]) -> None:
+    require_not_mounted(source)
     top, copy = copying.open_top(source), target.open_directory()
     if top is None:
         return
     twins = Twins(copy)
-    for step in working.Walk(work, top, opens_closed=True):
+    for step in working.Walk(work, top, is_removal=True):
         if step.kind == "directory":
             continue
         if step.kind == "left":
@@ -159,6 +163,7 @@ def remove(work: working.Work) -> None:
     place = working.Place(ticket.path, ticket.root, "source_missing")
     found = place.look()
     if journal.get("phase") == "removed":
+        work.take_over(journal)
         return
     if journal.get("phase") == "removing":
         if found is None or working.identity_of(found) != journal.get("identity"):
@@ -182,16 +187,23 @@ def remove(work: working.Work) -> None:
         raise mover.tree_failure(error, ticket.path, "source_changed") from None
     working.fsync_directory(place.directory)
     # The file system may give its number to the next thing that is made there.
-    work.note("removed", working.identity_of(found))
     work.measured(work.progress.bytes_done, work.files_done)
+    work.note("removed", working.identity_of(found))
+
+
+def require_not_mounted(place: working.Place) -> None:
+    found = place.look()
+    if found is not None and found.st_dev != os.fstat(place.directory.descriptor).st_dev:
+        raise working.mounted(place.path)
 
 
 def remove_directory(work: working.Work, place: working.Place) -> None:
+    require_not_mounted(place)
     for last in (False, False, True):
         top = copying.open_top(place)
         if top is None:
             return
-        for step in working.Walk(work, top, opens_closed=True):
+        for step in working.Walk(work, top, is_removal=True):
             if step.kind == "directory":
                 continue
             try:

@@ -127,9 +127,17 @@ class Work:
 
     def note(self, phase: str, identity: Identity, **more: Any) -> None:
         """Before an act that must not be done twice. What cannot be written down must not be begun."""
-        mine = {"transfer_id": self.ticket.transfer_id, "kind": self.ticket.kind}
+        mine = {"transfer_id": self.ticket.transfer_id, "kind": self.ticket.kind}  # type: Document
+        mine.update(files_done=self.files_done, size_bytes=self.ticket.size_bytes)
         if not self.state.save(JOURNAL, dict(mine, phase=phase, identity=identity, **more)):
             raise mover.Failed("mover_error", "The job's directory cannot be written; nothing was begun. Free space there.")
+
+    def take_over(self, journal: Document) -> None:
+        """What an earlier run has done, for the receipt that it could not write any more."""
+        files_done, size_bytes = journal.get("files_done"), journal.get("size_bytes")
+        # A single thing is counted only when it is at its place.
+        self.files_done = max(1, files_done if isinstance(files_done, int) else 0)
+        self.measured(size_bytes if isinstance(size_bytes, int) else 0, self.files_done)
 
     def document(self) -> Document:
         """What is told of its progress."""
@@ -231,12 +239,12 @@ class Walk:
         top: mover.Handle,
         left_out: Optional[Set[Tuple[int, int]]] = None,
         follow: bool = False,
-        opens_closed: bool = False,
+        is_removal: bool = False,
     ) -> None:
         self._work = work
         self._left_out = left_out or set()
         self._follow = follow
-        self._opens_closed = opens_closed
+        self._is_removal = is_removal  # opens what is closed, and stays on one file system
         self._top = top
         self._levels = [_Level(b"", b"", top)]
 
@@ -255,7 +263,7 @@ class Walk:
             try:
                 step = self._met(self._handle(level), name, path)
             except FileNotFoundError:
-                if self._opens_closed:  # what is to go has gone
+                if self._is_removal:  # what is to go has gone
                     continue
                 raise changed(path) from None
             except OSError as error:
@@ -268,6 +276,8 @@ class Walk:
 
     def _met(self, here: mover.Handle, name: bytes, path: bytes) -> Optional[Step]:
         found = os.stat(name, dir_fd=here.descriptor, follow_symlinks=False)
+        if self._is_removal and found.st_dev != self._levels[0].found.st_dev:
+            raise mounted(path)
         if (found.st_dev, found.st_ino) in self._left_out:
             return None
         if stat.S_ISLNK(found.st_mode):
@@ -285,7 +295,7 @@ class Walk:
         try:
             level = _Level(step.path, step.name, step.followed or self._open(step.directory, step.name))
         except FileNotFoundError:
-            if self._opens_closed:
+            if self._is_removal:
                 return
             raise changed(step.path) from None
         except OSError as error:
@@ -295,7 +305,7 @@ class Walk:
             self._levels[-mover.DIRECTORIES_OPEN].handle = None
 
     def _open(self, directory: mover.Handle, name: bytes) -> mover.Handle:
-        if self._opens_closed:
+        if self._is_removal:
             return mover.open_whatever_its_mode(directory.descriptor, name)
         return mover.Handle(os.open(name, mover.DIRECTORY_FLAGS, dir_fd=directory.descriptor))
 
@@ -315,6 +325,11 @@ class Walk:
                 raise changed(level.path)
             level.handle = handle
         return level.handle
+
+
+def mounted(path: bytes) -> mover.Failed:
+    words = "Another file system is mounted at {}; it is not removed, and what holds it stays."
+    return mover.Failed("source_outside", words.format(mover.shown(path)))
 
 
 def kind_of(found: os.stat_result) -> str:

@@ -194,6 +194,10 @@ class Files(Protocol):
     async def checksum(self, username: str, path: str, *, timeout_seconds: float) -> str:
         """The SHA-256 of the file, 64 hexadecimal digits. Raises OperationTooLong."""
 
+    async def links_below(self, username: str, path: str, *, timeout_seconds: float) -> list[str]:
+        """Where the symlinks at and below a resolved path, and below what they lead to, lead in the end. Raises as
+        :meth:`archive`."""
+
     async def archive(self, username: str, order: ArchiveOrder, path: str, *, timeout_seconds: float) -> None:
         """A tar archive as ``path``: whole or not at all, as with ``create_file``. Raises OperationTooLong, CommandFailed."""
 

@@ -185,3 +185,41 @@ def test_the_wrong_compression_is_named(top: Path) -> None:
     archive_of(top / "archive", member("one"))
     said = order(top, "extract", top / "target", top / "archive", compression="xz", merges=True).failed("archive_unreadable")
     assert "looks like gzip" in said
+
+
+@pytest.mark.parametrize("way", ["itself", "hard link", "link that is followed"])
+def test_an_archive_never_takes_the_place_of_what_goes_into_it(top: Path, way: str) -> None:
+    (top / "data").write_bytes(b"precious")
+    source = top / ("data" if way == "itself" else "other name")
+    if way == "hard link":
+        os.link(top / "data", source)
+    elif way != "itself":
+        source.symlink_to("data")
+    before = picture(top)
+    said = order(top, "compress", top / "data", source, dereference=True).failed("target_exists")
+    assert "are the same" in said
+    assert picture(top).keys() == before.keys()
+    assert (top / "data").read_bytes() == b"precious"
+
+
+def test_modes_from_an_archive_do_no_harm(top: Path) -> None:
+    (top / "target").mkdir()
+    members = [member("setuid"), member("open", tarfile.DIRTYPE), member("closed", tarfile.DIRTYPE), member("closed/file")]
+    for one, mode in zip(members, (0o6777, 0o7777, 0, 0), strict=True):
+        one.mode = mode
+    archive_of(top / "archive", *members)
+    umask = os.umask(0o027)
+    try:
+        order(top, "extract", top / "target", top / "archive", merges=True).done()
+    finally:
+        os.umask(umask)
+    modes = {name: seen[1] for name, seen in picture(top / "target").items()}
+    assert {name: oct(modes[name]) for name in ("setuid", "open", "closed")} == {
+        "setuid": "0o750",
+        "open": "0o750",
+        "closed": "0o0",
+    }
+    removal = Order(top, "rm", top / "target")
+    removal.forget()
+    removal.done()
+    assert not (top / "target").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import stat
@@ -38,6 +39,9 @@ def killed_at(order: Order, number: int) -> bool:
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the run failed before it was killed"
     return os.WIFSIGNALED(status)
+
+
+SIZE_BYTES = 3_000_000 + 100_000 + 3 + 9 + 4
 
 
 def contents(path: Path) -> dict[str, Content]:
@@ -125,6 +129,8 @@ def test_a_move_within_a_file_system(top: Path, source_content: dict[str, Conten
 
     def right() -> None:
         assert (contents(top / "target"), contents(top / "source")) == (source_content, {})
+        receipt = json.loads((top.parent / "job" / "receipt.json").read_text())
+        assert receipt["message"].startswith("Files were successfully moved: 1 files")
 
     def never_wrong() -> None:
         assert sorted((len(contents(top / "source")), len(contents(top / "target")))) == [0, len(source_content)]
@@ -140,6 +146,8 @@ def test_a_move_to_another_file_system(top: Path, elsewhere: Path, source_conten
 
     def right() -> None:
         assert (contents(elsewhere / "target"), contents(top / "source")) == (source_content, {})
+        receipt = json.loads((top.parent / "job" / "receipt.json").read_text())
+        assert (receipt["files_done"], receipt["size_bytes"]) == (len(source_content), SIZE_BYTES)
         assert hidden_below(elsewhere) == []
 
     def never_wrong() -> None:

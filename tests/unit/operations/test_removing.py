@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 from pathlib import Path
 
@@ -84,3 +85,17 @@ def test_stopped_in_the_middle_the_rest_stays_where_it_is(top: Path, monkeypatch
     monkeypatch.undo()
     order.done()
     assert picture(top / "tree") == {}
+
+
+@pytest.mark.parametrize("name", ["tree/mounted", "tree"])
+def test_what_is_mounted_stays_and_is_told(top: Path, name: str) -> None:
+    mounted = top / "tree" / "mounted"
+    mounted.mkdir(parents=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", mounted], capture_output=True, check=False).returncode:
+        pytest.skip("may not mount here")
+    try:
+        (mounted / "file").write_bytes(b"kept")
+        assert "mounted at" in Order(top, "rm", top / name).failed("source_outside")
+        assert (mounted / "file").read_bytes() == b"kept"
+    finally:
+        subprocess.run(["umount", mounted], check=True)
