@@ -76,6 +76,7 @@ async def _look_at_move(system: System, username: str, source: str, path: str, o
     await _require_other_place(system, username, thing, real_path)
     there = await system.files.status(username, plain, follow_symlinks=False)
     if there is not None:
+        await _require_not_its_end(system, username, thing, real_path)
         is_directory = there.kind is FileKind.DIRECTORY
         if thing.is_directory and not is_directory:
             raise TargetExists(f"{plain} exists and is no directory; {thing.path}, which is one, cannot take its place.")
@@ -99,8 +100,10 @@ async def _look_at_copy(system: System, username: str, source: str, path: str, o
             raise NotAFile(f"{plain} is a directory; {thing.path}, which is none, cannot take its place.")
         end = await look_at_target(system, username, plain, thing.size_bytes or 0)
         await _require_other_place(system, username, thing, end.real_path)
-        if there is not None and await is_same_file(system, username, thing.real_path, end.real_path):
-            raise PathRefused(f"Source and target are the same file ({thing.path}), by two names.")
+        if there is not None:
+            await _require_not_its_end(system, username, thing, end.real_path)
+            if await is_same_file(system, username, thing.real_path, end.real_path):
+                raise PathRefused(f"Source and target are the same file ({thing.path}), by two names.")
         return OperationEnds(plain, end.real_path, options, thing.path, thing.real_path, thing.size_bytes)
     if there is None:
         real_path = await in_its_directory(system, username, plain)
@@ -128,12 +131,15 @@ async def _look_at_compression(system: System, username: str, source: str, path:
     if thing.status.kind is not FileKind.SYMLINK:
         await require_readable(system, username, thing.path, thing.real_path)
     end = await look_at_target(system, username, checked_file_path(path, roots), 0)
-    packed = thing.real_path
-    if thing.status.kind is FileKind.SYMLINK and options.dereference:
-        packed = await system.files.real_path(username, thing.path)
-    there = await system.files.status(username, end.real_path, follow_symlinks=False)
-    if there is not None and await is_same_file(system, username, packed, end.real_path):
-        raise PathRefused("The archive and what goes into it are the same file; name another archive.")
+    if await system.files.status(username, end.real_path, follow_symlinks=False) is not None:
+        await _require_not_its_end(system, username, thing, end.real_path)
+        if await is_same_file(system, username, thing.real_path, end.real_path):
+            raise PathRefused("The archive and what goes into it are the same file; name another archive.")
+        if thing.is_directory and is_inside(end.real_path, [thing.real_path]):
+            raise PathRefused(
+                f"{end.path} exists in the directory that is packed, and would be replaced without being in the archive;"
+                " name one that does not exist yet, or another place."
+            )
     return OperationEnds(end.path, end.real_path, replace(options, from_inside=from_inside), thing.path, thing.real_path)
 
 
@@ -186,6 +192,16 @@ async def _require_other_place(system: System, username: str, thing: _Source, re
         raise PathRefused(f"Source and target are the same file ({thing.path}).")
     if thing.is_directory and is_inside(real_path, [thing.real_path]):
         raise PathRefused(f"The target is inside the source ({thing.path}); name a place outside of it.")
+
+
+async def _require_not_its_end(system: System, username: str, thing: _Source, real_path: str) -> None:
+    """A link that takes the place of what it leads to would lead to itself, and the file would be lost."""
+    if thing.status.kind is not FileKind.SYMLINK:
+        return
+    if await system.files.status(username, thing.path, follow_symlinks=True) is None:
+        return
+    if await is_same_file(system, username, await system.files.real_path(username, thing.path), real_path):
+        raise PathRefused(f"Source and target are the same file: {thing.path} is a link that leads to it.")
 
 
 async def _require_changeable(system: System, username: str, thing: _Source) -> None:

@@ -71,6 +71,26 @@ async def test_a_job_is_not_begun_that_would_put_a_thing_over_itself(
     assert picture(things) == before
 
 
+@pytest.mark.parametrize("operation", ["cp", "mv", "compress"])
+async def test_a_link_never_takes_the_place_of_what_it_leads_to(
+    http: httpx.AsyncClient, service: FirecrestService, things: Path, operation: str
+) -> None:
+    for target in ("dir/sub/data", "hard", "to-dir/sub/data"):
+        body = {"path": f"{things}/link", "targetPath": f"{things}/{target}"}
+        answer = await http.post(f"{service.url}/filesystem/{service.system}/transfer/{operation}", json=body)
+        assert "same file" in problem(answer, 400)["message"]
+    problem(await http.post("/compress", json=body), 400)
+
+
+async def test_a_job_packs_nothing_away_that_it_leaves_out(
+    http: httpx.AsyncClient, service: FirecrestService, things: Path
+) -> None:
+    for source, pattern in (("dir", None), ("to-dir/", None), ("dir", ".*")):
+        body = {"path": f"{things}/{source}", "targetPath": f"{things}/to-dir/sub/data", "matchPattern": pattern}
+        answer = await http.post(f"{service.url}/filesystem/{service.system}/transfer/compress", json=body)
+        assert "without being in the archive" in problem(answer, 400)["message"]
+
+
 @pytest.mark.parametrize("operation", ["cp", "mv"])
 @pytest.mark.parametrize(("source", "target"), [("dir", "dir/sub"), ("dir", "to-dir/sub/new"), ("dir", "dir"), ("dir", "to-dir")])
 async def test_a_directory_does_not_go_into_itself(
