@@ -22,77 +22,74 @@ CLASH = "is a directory on one side and none on the other; nothing was changed"
 LINKS_MARK = "stagecoach-links"
 ODD_KIND = "is a device, a pipe or a socket; nothing was unpacked"
 
-_ANCHORED = f"""directory=$1; shift
-cd -P -- "$directory" || exit
-here=$(env pwd -P && echo .)
-[ "$here" = "$directory
-." ] || {{ printf '%s {REPLACED}\\n' "$directory" >&2; exit 1; }}
-exec "$@"
-"""
-# A directory of the user's own may be closed even to the user.
-_REMOVE_FUNCTION = """remove() {
-  rm -r -f --one-file-system -- "$1" 2>/dev/null && return
-  find "$1" -xdev -type d ! -perm -0700 -exec chmod u+rwx -- {} \\; 2>/dev/null
-  rm -r -f --one-file-system -- "$1"
-}
-"""
-_REMOVE = f"""{_REMOVE_FUNCTION}
-[ -e "$1" ] || [ -L "$1" ] || exit 0
-[ "$(stat -c %d .)" = "$(stat -c %d -- "$1")" ] || {{ printf '%s {MOUNT_POINT}\\n' "$1" >&2; exit 1; }}
-remove "$1"
-"""
-# The trap of EXIT runs where one of a signal has ended the script.
-_WHOLE_OR_NOT = """hidden=$1 names=$2 path=$3; shift 3
-trap 'rm -f -- "$hidden" "$names"' EXIT; trap 'exit 143' HUP TERM
-[ ! -e "$names" ] || exec <"$names"
-set -C
-"$@" >"$hidden" && mv -f -T -- "$hidden" "$path"
-"""
-_READING = """exec <"$1" || exit; shift; exec "$@" """
-# What an archive holds is made apart, where no link stands yet, and joins the directory when it is known that all of it can.
-_EXTRACT = f"""{_REMOVE_FUNCTION}
-new=$1; shift
-clash() {{ printf '%s {CLASH}\\n' "$1" >&2; exit 1; }}
-place() {{
-  [ "$how" = trial ] || mv -f -t "$to" -- "$@"
-}}
-place_closed() {{
-  [ "$how" = trial ] && return
-  mode=$(stat -c %a -- "$1") && chmod u+w -- "$1" && mv -f -T -- "$1" "$2" && chmod "$mode" -- "$2"
-}}
-merge() (
-  how=$1 from=$2 to=$3; set --
-  [ -w "$to" ] && [ -x "$to" ] || {{ printf '%s: Permission denied\\n' "$to" >&2; exit 1; }}
-  for one in "$from"/* "$from"/.[!.]* "$from"/..?*; do
-    [ -e "$one" ] || [ -L "$one" ] || continue
-    there=$to/${{one##*/}}
-    if [ -d "$one" ] && [ ! -L "$one" ]; then
-      if [ -L "$there" ] || {{ [ -e "$there" ] && [ ! -d "$there" ]; }}; then clash "$there"; fi
-      if [ -d "$there" ]; then
-        chmod u+rwx -- "$one" && merge "$how" "$one" "$there" || exit
-        continue
-      fi
-      if [ ! -w "$one" ]; then place_closed "$one" "$there" || exit; continue; fi
-    elif [ -d "$there" ] && [ ! -L "$there" ]; then
-      clash "$there"
-    fi
-    set -- "$@" "$one"
-    if [ $# -ge 100 ]; then place "$@" || exit; set --; fi
-  done
-  [ $# -eq 0 ] || place "$@"
+# Each script is one line without "!": a login shell that is no POSIX shell (csh) must carry it through its quotes.
+_ANCHORED = (
+    'directory=$1; shift; cd -P -- "$directory" || exit; '
+    'here=$(env pwd -P && echo .); there=$(printf "%s\\n." "$directory"); '
+    f'[ "$here" = "$there" ] || {{ printf "%s {REPLACED}\\n" "$directory" >&2; exit 1; }}; '
+    'exec "$@"'
 )
-trap 'remove "$new"' EXIT; trap 'exit 143' HUP TERM
-mkdir -m 0700 -- "$new" || exit
-"$@" --directory "$new" || exit
-chmod 0700 -- "$new" || exit
-odd=$(find "$new" ! -type f ! -type d ! -type l -print -quit)
-[ -z "$odd" ] || {{ printf '%s {ODD_KIND}\\n' "$odd" >&2; exit 1; }}
-merge trial "$new" . && merge really "$new" .
-"""
-
-
+# A directory of the user's own may be closed even to the user.
+_REMOVE_FUNCTION = (
+    'remove() { rm -r -f --one-file-system -- "$1" 2>/dev/null && return; '
+    'find "$1" -xdev -type d -not -perm -0700 -exec chmod u+rwx -- {} ";" 2>/dev/null; '
+    'rm -r -f --one-file-system -- "$1"; }; '
+)
+_REMOVE = (
+    _REMOVE_FUNCTION + '[ -e "$1" ] || [ -L "$1" ] || exit 0; '
+    f'[ "$(stat -c %d .)" = "$(stat -c %d -- "$1")" ] || {{ printf "%s {MOUNT_POINT}\\n" "$1" >&2; exit 1; }}; '
+    'remove "$1"'
+)
+# The trap of EXIT runs where one of a signal has ended the script.
+_WHOLE_OR_NOT = (
+    'hidden=$1 names=$2 path=$3; shift 3; trap \'rm -f -- "$hidden" "$names"\' EXIT; trap "exit 143" HUP TERM; '
+    'if [ -e "$names" ]; then exec <"$names"; fi; '
+    'set -C; "$@" >"$hidden" && mv -f -T -- "$hidden" "$path"'
+)
+_READING = 'exec <"$1" || exit; shift; exec "$@"'
 # What start files print comes before the mark.
-_LINKS = f"""printf '{LINKS_MARK}\\0'; exec find -L "$1" -xtype l -exec realpath -z -- {{}} +"""
+_LINKS = f'printf "{LINKS_MARK}\\0"; exec find -L "$1" -xtype l -exec realpath -z -- {{}} +'
+_CLASH_FUNCTION = f'clash() {{ printf "%s {CLASH}\\n" "$1" >&2; exit 1; }}; '
+# A directory that may not be written gets no new parent, so it may while it moves.
+_PLACE_FUNCTIONS = (
+    'place() { [ "$how" = trial ] || mv -f -t "$to" -- "$@"; }; '
+    'place_closed() { [ "$how" = trial ] && return; '
+    'mode=$(stat -c %a -- "$1") && chmod u+w -- "$1" && mv -f -T -- "$1" "$2" && chmod "$mode" -- "$2"; }; '
+)
+# In parentheses, for variables of its own.
+_MERGE_FUNCTION = (
+    "merge() ( how=$1 from=$2 to=$3; set --; "
+    'if [ -w "$to" ] && [ -x "$to" ]; then :; else printf "%s: Permission denied\\n" "$to" >&2; exit 1; fi; '
+    # Never the directory itself nor the one above, which ".*" may name: that would lead out.
+    'for one in "$from"/* "$from"/.*; do case "${one##*/}" in .|..) continue ;; esac; '
+    '[ -e "$one" ] || [ -L "$one" ] || continue; '
+    "there=$to/${one##*/}; "
+    # Only files, directories and links are left to meet.
+    'if [ -L "$one" ] || [ -f "$one" ]; then '
+    'if [ -L "$there" ]; then :; elif [ -d "$there" ]; then clash "$there"; fi; '
+    "else "
+    'if [ -L "$there" ]; then clash "$there"; fi; '
+    'if [ -d "$there" ]; then chmod u+rwx -- "$one" && merge "$how" "$one" "$there" || exit; continue; fi; '
+    'if [ -e "$there" ]; then clash "$there"; fi; '
+    'if [ -w "$one" ]; then :; else place_closed "$one" "$there" || exit; continue; fi; '
+    "fi; "
+    'set -- "$@" "$one"; '
+    'if [ $# -ge 100 ]; then place "$@" || exit; set --; fi; '
+    "done; "
+    'if [ $# -gt 0 ]; then place "$@"; fi ); '
+)
+# What an archive holds is made apart, where no link stands yet, and joins the directory when it is known that all of it can.
+_EXTRACT = (
+    _REMOVE_FUNCTION
+    + _CLASH_FUNCTION
+    + _PLACE_FUNCTIONS
+    + _MERGE_FUNCTION
+    + 'new=$1; shift; trap \'remove "$new"\' EXIT; trap "exit 143" HUP TERM; '
+    'mkdir -m 0700 -- "$new" || exit; "$@" --directory "$new" || exit; chmod 0700 -- "$new" || exit; '
+    'odd=$(find "$new" -not -type f -not -type d -not -type l -print -quit); '
+    f'[ -z "$odd" ] || {{ printf "%s {ODD_KIND}\\n" "$odd" >&2; exit 1; }}; '
+    'merge trial "$new" . && merge really "$new" .'
+)
 
 
 def anchored(directory: str, words: Sequence[str]) -> list[str]:

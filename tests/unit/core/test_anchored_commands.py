@@ -73,3 +73,13 @@ def test_what_was_ended_leaves_nothing_of_what_it_wrote(top: Path, is_unpacking:
         words = anchors.whole_or_not(writing, f"{top}/path", HIDDEN, NAMES)
     assert subprocess.run(commands.bounded(words, 1), check=False).returncode == commands.TIMED_OUT
     assert os.listdir(top) == ["archive"]
+
+
+def test_scripts_pass_through_the_quotes_of_any_login_shell() -> None:
+    for words in (
+        anchors.remove("/d/f"),
+        anchors.whole_or_not(["x"], "/d/f", HIDDEN, NAMES),
+        anchors.extract(["x"], "/d/f", "/d", HIDDEN),
+        anchors.links_below("/d", "./f"),
+    ):
+        assert not [word for word in words if "\n" in word or "!" in word]
