@@ -86,7 +86,7 @@ _EXTRACT = (
     + _MERGE_FUNCTION
     + 'new=$1; shift; trap \'remove "$new"\' EXIT; trap "exit 143" HUP TERM; '
     'mkdir -m 0700 -- "$new" || exit; "$@" --directory "$new" || exit; chmod 0700 -- "$new" || exit; '
-    'odd=$(find "$new" -not -type f -not -type d -not -type l -print -quit); '
+    'odd=$(find "$new" -not -type f -not -type d -not -type l -print -quit 2>/dev/null); '
     f'[ -z "$odd" ] || {{ printf "%s {ODD_KIND}\\n" "$odd" >&2; exit 1; }}; '
     'merge trial "$new" . && merge really "$new" .'
 )
