@@ -136,7 +136,8 @@ def tar_extract(compression: Compression) -> list[str]:
     lets them be, without set-id bits, and everything belongs to the user."""
     options = _TAR_OPTIONS[compression]
     # Not "-": only of a file that it opens itself does tar see the compression.
-    whose = ["--no-same-owner", "--no-same-permissions"]
+    # What an archive brings later into a directory that it closes is not shut out.
+    whose = ["--no-same-owner", "--no-same-permissions", "--delay-directory-restore"]
     return ["tar", "--extract", "--force-local", *options, *whose, "--file", "/dev/stdin"]
 
 
