@@ -16,7 +16,7 @@ Follow = Callable[[str, str, bytes], tuple[int, Mapping[str, str], bytes]]
 class NodeAgent:
     """``receive`` and ``send`` are its two directories, by path; ``has`` are the commands that it was given and has not ended."""
 
-    def __init__(self, client: httpx.AsyncClient, follow: Follow | None = None, instance_id: str = "instance-1") -> None:
+    def __init__(self, client: httpx.AsyncClient, follow: Follow | None = None, instance_id: str = "instance00000001") -> None:
         self._client = client
         self._follow = follow
         self.instance_id = instance_id

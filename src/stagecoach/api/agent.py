@@ -24,20 +24,20 @@ CommandId = Annotated[str, Path(max_length=64, pattern=NO_NUL, description="A co
 
 
 @router.post("/enrol", summary="Enrol a node's agent", dependencies=[open_to_all()])
-async def post_enrol(request: wire.EnrolRequest, tools: Tools, connection: Request, trail: CurrentTrail) -> wire.EnrolAnswer:
+async def post_enrol(request: wire.EnrolRequest, tools: Tools, connection: Request, trail: CurrentTrail) -> wire.Enrolled:
     """With the one-time token that the node's owner was shown. The same agent may ask again within ten minutes when the
     answer was lost, and gets another credential."""
     enrolled = await enrol_node(
         tools,
         request.token,
         request.instance_id,
-        version=request.version,
-        platform=request.platform,
+        version=_plain(request.version),
+        platform=_plain(request.platform),
         address=address_of(connection),
     )
     node = enrolled.node
-    await trail.record(Act.NODE_ENROLLED, node.id, who=node.owner, instance=request.instance_id, platform=request.platform)
-    return wire.EnrolAnswer(node_id=node.id, name=node.name, credential=enrolled.credential, poll_seconds=wire.POLL_SECONDS)
+    await trail.record(Act.NODE_ENROLLED, node.id, who=node.owner, instance=request.instance_id)
+    return wire.Enrolled(node_id=node.id, name=node.name, credential=enrolled.credential, poll_seconds=wire.MAX_WAIT_SECONDS)
 
 
 @router.post("/poll", summary="Ask for work")
@@ -48,13 +48,13 @@ async def post_poll(
     is there, and that it still has what it names as `running`."""
     report = AgentReport(
         instance_id=request.instance_id,
-        version=request.version,
-        platform=request.platform,
+        version=_plain(request.version),
+        platform=_plain(request.platform),
         running=tuple(request.running),
         capacity=request.capacity,
         receive_free_bytes=request.free_bytes.receive,
         send_free_bytes=request.free_bytes.send,
-        health=tuple(request.health),
+        health=tuple(_plain(sentence) for sentence in request.health),
         receiver=request.receiver.model_dump() if request.receiver is not None else None,
         address=address_of(connection),
     )
@@ -66,13 +66,13 @@ async def post_poll(
 
 
 @router.post("/commands/{command_id}/started", status_code=204, summary="Say that a command has begun")
-async def post_started(command_id: CommandId, request: wire.StartedRequest, node: CurrentNode, tools: Tools) -> None:
+async def post_started(command_id: CommandId, request: wire.StartedReport, node: CurrentNode, tools: Tools) -> None:
     """404 and 409: it is not to be carried out (any more), and the agent stops it."""
     await note_start(tools, node, request.instance_id, command_id, request.attempt)
 
 
 @router.post("/commands/{command_id}/ended", status_code=204, summary="Say that a command has ended")
-async def post_ended(command_id: CommandId, request: wire.EndedRequest, node: CurrentNode, tools: Tools) -> None:
+async def post_ended(command_id: CommandId, request: wire.EndedReport, node: CurrentNode, tools: Tools) -> None:
     """May be repeated until it is answered. Whether a transfer's data has arrived is judged by the mover's receipt."""
     await note_end(
         tools,
@@ -81,10 +81,15 @@ async def post_ended(command_id: CommandId, request: wire.EndedRequest, node: Cu
         command_id,
         request.attempt,
         exit_code=request.exit_code,
-        code=request.code,
-        message=request.message,
+        code=_plain(request.code) if request.code else None,
+        message=_plain(request.message) or None,
         result=request.result,
     )
+
+
+def _plain(text: str) -> str:
+    """On one line, and without what no database takes: a word of the agent's is not refused for that."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _shown(answer: PollAnswer) -> wire.PollAnswer:

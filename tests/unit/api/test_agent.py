@@ -29,7 +29,7 @@ NewAgent = Callable[..., Awaitable[NodeAgent]]
 def new_agent(alice: httpx.AsyncClient, anonymous: httpx.AsyncClient, world: World) -> NewAgent:
     """Of a node of alice's, enrolled."""
 
-    async def made(name: str = "archive", instance_id: str = "instance-1") -> NodeAgent:
+    async def made(name: str = "archive", instance_id: str = "instance00000001") -> NodeAgent:
         agent = NodeAgent(anonymous, world.store.follow, instance_id)
         await agent.enrol((await registered(alice, name))["enrolmentToken"])
         return agent
@@ -57,7 +57,7 @@ async def test_an_agent_enrols_once(alice: httpx.AsyncClient, anonymous: httpx.A
     assert agent.credential.startswith("scn_")
     node = await shown(alice, agent)
     assert (node["state"], node["version"], node["platform"]) == ("online", "1.2", "Linux x86_64")
-    other = NodeAgent(anonymous, instance_id="instance-2")
+    other = NodeAgent(anonymous, instance_id="instance00000002")
     assert problem(await other.try_enrol(made["enrolmentToken"]), 401, "not_authenticated")["message"] == ONE_TIME
     async with world.engine.connect() as connection:
         (digest,) = (await connection.exec_driver_sql("SELECT credential_sha256 FROM nodes")).scalars()
@@ -102,7 +102,7 @@ async def test_another_enrolment_ends_the_credential_and_gives_the_commands_to_t
     assert (await agent.started(command)).status_code == 204
     token = (await alice.post(f"/nodes/{agent.node_id}/enrolment")).json()["enrolmentToken"]
     await agent.poll()
-    other = NodeAgent(anonymous, instance_id="instance-2")
+    other = NodeAgent(anonymous, instance_id="instance00000002")
     await other.enrol(token)
     problem(await agent.try_poll(), 401, "not_authenticated")
     given = await other.poll()
@@ -116,6 +116,8 @@ async def test_a_nodes_credential_opens_the_agents_routes_only_and_nothing_else_
     personal = (await alice.post("/tokens", json={"name": "x", "scopes": ["nodes:write"], "expiresInDays": 1})).json()["token"]
     async with with_token(application, agent.credential) as node, with_token(application, personal) as program:
         for route in declared_routes(application):
+            if route.path in DOCUMENT_PATHS:
+                continue
             if isinstance(route.declares[0], OfNodes):
                 for client in (alice, admin, program):
                     problem(await client.request(route.method, route.path), 401, "not_authenticated")
@@ -125,7 +127,7 @@ async def test_a_nodes_credential_opens_the_agents_routes_only_and_nothing_else_
 
 
 async def test_another_nodes_commands_are_not_there(alice: httpx.AsyncClient, new_agent: NewAgent) -> None:
-    agent, other = await new_agent(), await new_agent("other", "instance-2")
+    agent, other = await new_agent(), await new_agent("other", "instance00000002")
     (command,) = await checks(alice, agent.node_id, 1)
     await agent.poll()
     for answer in (await other.started(command), await other.ended(command), await other.ended("0" * 26)):
@@ -234,13 +236,14 @@ async def test_a_second_machine_with_the_same_credential_is_refused_and_its_owne
 ) -> None:
     agent = await new_agent()
     (command,) = await checks(alice, agent.node_id, 1)
-    copied = NodeAgent(anonymous, instance_id="instance-2")
+    copied = NodeAgent(anonymous, instance_id="instance00000002")
     copied.credential = agent.credential
     problem(await copied.try_poll(), 409, "instance_differs")
     problem(await copied.ended(command), 409, "instance_differs")
-    await agent.poll(health=["The disk is nearly full."], freeBytes={"receive": 5})
+    await agent.poll(health=["The disk\nis nearly full.\0"], freeBytes={"receive": 5})
     node = await shown(alice, agent)
     assert [sentence.split()[0] for sentence in node["health"]] == ["Another", "The"]
+    assert node["health"][1] == "The disk is nearly full. "
     assert node["freeBytes"] == {"receive": 5, "send": None}
     lines = (await admin.get("/admin/audit")).text.splitlines()
     assert [json.loads(line)["what"] for line in lines][-1] == "node.instance-refused"
@@ -312,7 +315,7 @@ async def test_a_question_ends_when_its_time_is_over_or_the_agent_asks_anew_or_t
 
 
 async def test_only_so_many_agents_wait(new_agent: NewAgent, world: World) -> None:
-    first, second = await new_agent(), await new_agent("other", "instance-2")
+    first, second = await new_agent(), await new_agent("other", "instance00000002")
     limited = world.settings.nodes.model_copy(update={"max_waiting_agents": 1})
     world.tools.settings_in_force.now = world.settings.model_copy(update={"nodes": limited})
     asking = asyncio.create_task(first.poll(wait_seconds=30))
@@ -325,12 +328,11 @@ async def test_only_so_many_agents_wait(new_agent: NewAgent, world: World) -> No
 @pytest.mark.parametrize(
     "body",
     [
-        {"capacity": 65},
+        {"capacity": 1001},
         {"waitSeconds": 51},
-        {"running": ["x"] * 501},
-        {"health": ["x" * 301]},
-        {"health": ["a\0b"]},
-        {"platform": "a\nb"},
+        {"running": ["x"] * 1001},
+        {"health": ["x" * 501]},
+        {"platform": "a" * 201},
         {"freeBytes": {"send": -1}},
         {"receiver": {"host": "a", "port": 70000, "certificateSha256": "0" * 64}},
         {"instanceId": "../../etc"},
@@ -343,7 +345,7 @@ async def test_what_an_agent_may_not_say_is_refused(new_agent: NewAgent, body: d
     problem(await agent.ask("poll", **{**good, **body}), 400, "validation_error")
 
 
-@pytest.mark.parametrize("result", [{"x": "y" * 70_000}, {"x": "a\0b"}, []])
+@pytest.mark.parametrize("result", [{"x": "y" * 70_000}, []])
 async def test_a_result_that_is_too_large_or_no_object_is_refused(
     alice: httpx.AsyncClient, new_agent: NewAgent, result: object
 ) -> None:
