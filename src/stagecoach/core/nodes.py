@@ -211,6 +211,15 @@ class Grant:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class HeldGrant:
+    """A grant as its holder sees it."""
+
+    grant: Grant
+    node_name: str
+    node_owner: str
+
+
 def covering_grant(grants: Sequence[Grant], path: str, size_bytes: int, now: datetime) -> Grant:
     """The first live one that covers these bytes at this path.
 
