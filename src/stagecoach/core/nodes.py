@@ -233,7 +233,8 @@ def covering_grant(grants: Sequence[Grant], path: str, size_bytes: int, now: dat
         found = grant.refusal(path, size_bytes)
         if found is None:
             return grant
-        refusal = found
+        # Of a folder that is granted, that its bytes are used up says more than that another folder is another.
+        refusal = refusal if isinstance(refusal, GrantExceeded) else found
     raise refusal
 
 
