@@ -67,7 +67,7 @@ class PollRequest(Shape):
     version: Version
     platform: Platform
     free_bytes: FreeBytes
-    running: list[Id] = Field(max_length=MAX_RUNNING, description="Commands taken and not reported as ended; renews their leases.")
+    running: list[Id] = Field(max_length=MAX_RUNNING, description="Taken and not yet reported as ended; renews their leases.")
     capacity: int = Field(ge=0, description="How many more commands the agent can take now.")
     health: list[Annotated[str, Field(max_length=500)]] = Field(
         default=[], max_length=MAX_HEALTH_SENTENCES, description="Sentences: what keeps the node from doing its work."
@@ -96,8 +96,8 @@ class Command(Shape):
 class PollAnswer(Shape):
     """What to begin, in this order, and what to end."""
 
-    commands: list[Command] = []
-    cancel: list[Id] = []
+    commands: list[Command] = Field(default=[])
+    cancel: list[Id] = Field(default=[])
     unknown: list[Id] = Field(default=[], description="Of ``running``: not this node's, or ended. They are to be stopped.")
     rename_to: str | None = None
     lease_seconds: int = Field(gt=0)
