@@ -2833,7 +2833,7 @@ class Leg:
         receipt = None  # type: Optional[Document]
         try:
             document = self.aside(lambda line: self.persist(line, lambda: self._read_ticket(line)))
-            self.ticket = self.read(document)
+            self.ticket = self.ticket_of(document)
             receipt = self.earlier_receipt()
             if receipt is None:
                 self._run_resumably()
@@ -2894,7 +2894,7 @@ class Leg:
 
     # What they share:
 
-    def read(self, document: Any) -> Ticket:
+    def ticket_of(self, document: Any) -> Ticket:
         """The ticket of this document, if it means this kind of host."""
         ticket = Ticket(document, self.kind)
         if ticket.place is not None and self.place is None:
@@ -2981,7 +2981,7 @@ class Leg:
             reload_ticket = self._reload_ticket
             for again in range(ATTEMPTS_PER_REQUEST):
                 try:
-                    after = self.read(reload_ticket(line))
+                    after = self.ticket_of(reload_ticket(line))
                     break
                 except Trouble as trouble:
                     self.progress.retried()
@@ -4441,7 +4441,7 @@ class FollowingTask(Leg):
         self.aside(lambda line: self._until(line, self.board.claim, VISIBLE_SECONDS, AnotherMover()))
         self.aside(lambda line: self._until(line, lambda: self._word.get("word") == "begin"))
         self.board.say("moving")
-        self.ticket = self.read(self.aside(lambda line: self.persist(line, lambda: self._read_ticket(line))))
+        self.ticket = self.ticket_of(self.aside(lambda line: self.persist(line, lambda: self._read_ticket(line))))
         try:
             self.take_place(self._word)
             self.move(self.own_share())
@@ -4638,7 +4638,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     where.add_argument("--ticket", metavar="FILE", help="the ticket itself")
     where.add_argument("--ticket-url-file", metavar="FILE", help="a file that holds the ticket's presigned address")
     parser.add_argument("--state-directory", metavar="DIR", help="journal and receipt; default: where FILE stands")
-    parser.add_argument("--place", metavar="DIR", help="a node's directory, below which the ticket's path is; no link is followed")
+    parser.add_argument("--place", metavar="DIR", help="a node's directory, below which the ticket's path is")
     parser.add_argument("--concurrency", type=int, metavar="N", help="connections at once")
     parser.add_argument("--no-verify", action="store_true", help="leave out the MD5 of the parts (benchmarks only)")
     parser.add_argument("--task", type=int, default=0, metavar="K", help="which of several tasks this is, from 0")
