@@ -91,15 +91,17 @@ class BoundProcess:
             return 0
         return await self._child.wait()
 
-    async def stop(self) -> None:
-        """Ends it and waits for that. May be called twice, and of one that never started."""
+    async def stop(self, grace_seconds: float = _STOP_SECONDS) -> None:
+        """Ends it, by force when it has not ended after ``grace_seconds``. May be called twice, and of one never started."""
         child, self._child = self._child, None
         if child is not None and child.returncode is None:
-            for number in (signal.SIGTERM, signal.SIGKILL):
+            for number, seconds in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, _STOP_SECONDS)):
+                if not seconds:
+                    continue
                 with contextlib.suppress(ProcessLookupError):
                     child.send_signal(number)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_STOP_SECONDS):
+                    async with asyncio.timeout(seconds):
                         await child.wait()
                         break
         if self._reader is not None:

@@ -36,6 +36,8 @@ _START_SECONDS = 20.0
 _MAX_STARTS = 5
 _STARTS_WINDOW_SECONDS = 300.0
 _REST_SECONDS = 0.5
+# It would wait longer for senders that keep their connections open.
+_GRACE_SECONDS = 0.5
 # rclone splits the command at its spaces and knows no quotes, so both names are links in the working directory.
 _PYTHON, _ANSWER = "python", "receiver_answer.py"
 _FLAGS = (
@@ -123,7 +125,7 @@ class Receiver:
             self._guard.cancel()
             await asyncio.wait([self._guard])
             self._guard = None
-        await self._end()
+        await self._end(_GRACE_SECONDS)
         await self._desk.stop()
         await self._clean()
 
@@ -149,7 +151,8 @@ class Receiver:
         """Nobody is let in with it any more: at once, or, where its holder has done what he wanted, within five minutes."""
         if self._desk.close(access_key_id) and at_once:
             async with self._one_at_a_time:
-                await self._end()
+                # Asked politely, it would let an upload with the closed key go on for seconds.
+                await self._end(grace_seconds=0.0)
                 await self._clean()
                 await self._spawn()
 
@@ -183,7 +186,7 @@ class Receiver:
                     )
                     return
                 log.warning("the receiver ended: %s", process.last_words if process is not None else "it did not start")
-                await self._end()
+                await self._end(grace_seconds=0.0)
                 await self._clean()
                 self._starts.append(self._clock())
                 try:
@@ -191,10 +194,10 @@ class Receiver:
                 except RcloneUnavailable as failure:
                     log.warning("%s", failure.message)
 
-    async def _end(self) -> None:
+    async def _end(self, grace_seconds: float) -> None:
         process, self._process = self._process, None
         if process is not None:
-            await process.stop()
+            await process.stop(grace_seconds)
 
     async def _clean(self) -> None:
         """While no rclone serves: what it had begun to write it has forgotten."""
