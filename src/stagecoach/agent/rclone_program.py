@@ -10,10 +10,10 @@ from pathlib import Path
 
 from stagecoach.core.errors import SettingsError
 
-# How to get out of the house, whom to trust there, and how a machine is set up. Not HOME, where the user's own
+# How to get out of the house, whom to trust there, and what this Python needs to start. Not HOME, where the user's own
 # configuration is, and nothing that begins with RCLONE_ or AWS_.
 _KEPT = frozenset(
-    {"PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "GOMAXPROCS", "GOMEMLIMIT"}
+    {"PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "GOMAXPROCS", "GOMEMLIMIT"}
     | {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy"}
 )
 
