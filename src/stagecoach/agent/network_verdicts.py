@@ -21,7 +21,7 @@ _SLOW_ANSWER_SECONDS = 0.2
 
 _FAILURES = {
     "dns_failed": "The name {host} cannot be resolved on this machine ({detail}). Check the spelling and /etc/resolv.conf.",
-    "port_closed": "{host} answers, but nothing listens at port {port}: see whether the receiver runs, and whether this is its port.",
+    "port_closed": "{host} answers, but nothing listens at port {port}: see whether the receiver runs, and at which port.",
     "no_answer": "Nobody answers at {host} port {port}: a firewall drops the packets, or the machine is down. Ask who runs"
     " the firewall at the receiver to let this machine in.",
     "unreachable": "There is no way from this machine to {host} ({detail}).",

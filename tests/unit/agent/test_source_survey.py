@@ -59,14 +59,3 @@ def test_what_cannot_be_sent_is_refused(tmp_path: Path) -> None:
             survey_source(tmp_path / name)
     with pytest.raises(FileMissing):
         survey_source(tmp_path / "missing")
-
-
-def test_a_tree_deeper_than_the_stack_is_counted(tmp_path: Path) -> None:
-    here = os.open(tmp_path, os.O_RDONLY)
-    for _ in range(1100):
-        os.mkdir("d", dir_fd=here)
-        deeper = os.open("d", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = deeper
-    os.close(here)
-    assert survey_source(tmp_path).notices[0].kind == "empty_directory"
