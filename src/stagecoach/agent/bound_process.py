@@ -27,12 +27,20 @@ _STOP_SECONDS = 5.0
 
 
 class BoundProcess:
-    """One run of one program. ``redacted`` is applied to each line before anybody keeps it."""
+    """One run of one program. ``redacted`` is applied to each line before anybody keeps it; ``heard`` gets each after that."""
 
-    def __init__(self, name: str, *, redacted: Callable[[str], str], log: logging.Logger) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        redacted: Callable[[str], str],
+        log: logging.Logger,
+        heard: Callable[[str], None] = lambda line: None,
+    ) -> None:
         self._name = name
         self._redacted = redacted
         self._log = log
+        self._heard = heard
         self._child: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._last: deque[str] = deque(maxlen=_KEPT_LINES)
@@ -123,6 +131,7 @@ class BoundProcess:
             shown = self._redacted(text)[:_SHOWN_CHARACTERS]
             self._last.append(shown)
             self._log.info("%s: %s", self._name, shown)
+            self._heard(shown)
             if (found := ready.search(text)) is not None and not started.done():
                 started.set_result(found.group(1))
         code = await child.wait()

@@ -39,9 +39,16 @@ _MEANINGS: tuple[tuple[re.Pattern[str], str, str, bool], ...] = tuple(
             True,
         ),
         (
-            "NoSuchUpload|connection reset|broken pipe|EOF|StatusCode: 5|SlowDown|closed network connection",
+            "NoSuchUpload|connection reset|broken pipe|EOF|StatusCode: 503|SlowDown|closed network connection",
             "receiver_interrupted",
             "The connection to the receiver broke, or it was started again.",
+            True,
+        ),
+        (
+            # It does not say more than this to anybody.
+            "StatusCode: 5",
+            "receiver_failed",
+            "The receiver cannot store it: its disk may be full or closed to it, which its agent's log tells.",
             True,
         ),
     )

@@ -36,6 +36,8 @@ _START_SECONDS = 20.0
 _MAX_STARTS = 5
 _STARTS_WINDOW_SECONDS = 300.0
 _REST_SECONDS = 0.5
+_DISK_FULL = re.compile("no space left on device|disk quota exceeded", re.IGNORECASE)
+_REMEMBERED_SECONDS = 600.0
 # It would wait longer for senders that keep their connections open.
 _GRACE_SECONDS = 0.5
 # rclone splits the command at its spaces and knows no quotes, so both names are links in the working directory.
@@ -85,6 +87,7 @@ class Receiver:
         self._guard: asyncio.Task[None] | None = None
         self._one_at_a_time = asyncio.Lock()
         self._starts: deque[float] = deque(maxlen=_MAX_STARTS)
+        self._full_at: float | None = None
 
     @property
     def port(self) -> int:
@@ -102,6 +105,15 @@ class Receiver:
         if self._certificate is None:
             raise RcloneUnavailable("The receiver has not been started.")
         return self._certificate
+
+    def health(self) -> list[str]:
+        """Sentences for the node's owner; none when all is well. A sender is never told more than that storing failed."""
+        found = []
+        if self.pid is None:
+            found.append("The receiver does not run: nobody can send to this node directly.")
+        if self._full_at is not None and self._clock() - self._full_at < _REMEMBERED_SECONDS:
+            found.append(f"The disk of {self._root} was full when somebody sent to this node: free some space.")
+        return found
 
     async def start(self) -> None:
         """Returns when it serves. Raises SettingsError, or RcloneUnavailable when it does not start."""
@@ -157,7 +169,7 @@ class Receiver:
                 await self._spawn()
 
     async def _spawn(self) -> None:
-        process = BoundProcess("receiver", redacted=self._redacted, log=log)
+        process = BoundProcess("receiver", redacted=self._redacted, log=log, heard=self._hear)
         self._desk.forget_answers()
         command = [find_rclone(), "serve", "s3", "--addr", f"{self._host}:{self._port}"]
         port = await process.start(
@@ -205,6 +217,10 @@ class Receiver:
             if removed := await asyncio.to_thread(remove_leftovers, folder):
                 log.info("%d unfinished files were removed below %s", removed, folder)
         self._note.write(key.folder for key in self._desk.keys)
+
+    def _hear(self, line: str) -> None:
+        if _DISK_FULL.search(line):
+            self._full_at = self._clock()
 
     def _redacted(self, text: str) -> str:
         return Redaction(key.secret_access_key for key in self._desk.keys).redacted(text)

@@ -8,6 +8,8 @@ import os
 import signal
 import ssl
 import stat
+import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -164,3 +166,32 @@ async def test_a_port_that_is_taken_is_said(road: Road, tmp_path: Path) -> None:
     second = Receiver(tmp_path / "second", receive_directory=road.receive, host=HOST, port=road.receiver.port, names=[HOST])
     with pytest.raises(RcloneUnavailable, match="address already in use"):
         await second.start()
+
+
+@pytest.fixture
+def small_disk(receive: Path) -> Iterator[Path]:
+    """A folder below the receive directory with 4 MiB."""
+    folder = receive / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root can make a small disk")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+async def test_a_full_disk_fails_the_sender_leaves_nothing_and_is_told_to_the_owner(road: Road, small_disk: Path) -> None:
+    (road.send / "a.bin").write_bytes(os.urandom(8 * 2**20))
+    to = road.destination(await road.receiver.open_key(small_disk))
+    assert road.receiver.health() == []
+    outcome = await road.jobs.copy_file(road.send / "a.bin", to, limits=replace(QUICK, attempts=1)).run()
+    assert outcome.trouble is not None
+    assert outcome.trouble.code == "receiver_failed"
+    assert outcome.progress.percent < 100
+    assert list(small_disk.iterdir()) == []
+    [sentence] = road.receiver.health()
+    assert "full" in sentence
+    await road.receiver.stop()
+    assert len(road.receiver.health()) == 2

@@ -64,6 +64,7 @@ def test_movement_is_any_number_that_changes() -> None:
         ("object not found", "source_missing", False),
         ("read tcp 10.0.0.1:1->10.0.0.2:2: i/o timeout", "receiver_silent", True),
         ("api error NoSuchUpload: The specified multipart upload does not exist", "receiver_interrupted", True),
+        ("https response error StatusCode: 500, RequestID: , api error InternalError: Internal Error", "receiver_failed", True),
         ("something that nobody has seen before", "direct_failed", True),
     ],
 )
