@@ -22,6 +22,7 @@ WITHOUT_TESTBED = (
     "tests/contract/test_memory_store.py",
     "tests/contract/test_s3_store_on_moto.py",
     "tests/contract/test_s3_store_on_rclone.py",
+    "tests/integration/agent/",
     "tests/integration/firecrest/",
     "tests/integration/test_login.py",
     "tests/integration/test_mover_on_rclone.py",

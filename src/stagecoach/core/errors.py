@@ -45,6 +45,7 @@
         │   └── SubmissionUncertain   a job may or may not have been created
         ├── StoreUnavailable          S3
         │   └── BucketMissing         the bucket is gone
+        ├── RcloneUnavailable         rclone_unavailable: of an agent's own rclone
         ├── StagingFull               staging_full: all users' data together fill the staging area
         └── DatabaseUnavailable       our own memory
     SubmissionRefused is an InvalidRequest: the scheduler's own words say what to change.
@@ -383,6 +384,12 @@ class StagingFull(Unavailable):
     """The data of all users together fills the staging area; nothing was made, and later there will be room."""
 
     code = "staging_full"
+
+
+class RcloneUnavailable(Unavailable):
+    """The rclone that an agent runs for direct transfers did not start, ended, or does not answer."""
+
+    code = "rclone_unavailable"
 
 
 class DatabaseUnavailable(Unavailable):

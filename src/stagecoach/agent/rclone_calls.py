@@ -1,0 +1,124 @@
+"""The questions that a copy puts to rclone, as plain data: where to, how fast, how patiently. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_PART = "16Mi"
+_PARTS_AT_ONCE = 4
+_FILES_AT_ONCE = 4
+# Memory there: parts that overtake others wait in it. Here: parts at once, of files at once, 16 MiB each.
+_LOW_LEVEL_TRIES = 3
+_CONNECT_SECONDS = 15
+_LEAST_PATIENCE_SECONDS = 60.0
+# The receiver reads a file again for its digest before it answers; slower disks than this are not expected.
+_SLOWEST_DIGEST_BYTES_PER_SECOND = 100e6
+_GLOB_SIGNS = re.compile(r"([\\*?\[\]{}])")
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """The receiver's end of a direct road: an S3 address with TLS, one key, one bucket, a folder in it (no slash around).
+
+    ``certificate_file`` holds, as PEM, the one certificate that the receiver may show.
+    """
+
+    endpoint: str
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    certificate_file: Path
+    bucket: str = "data"
+    folder: str = ""
+
+    def remote(self) -> dict[str, object]:
+        """As rclone takes it. The root ends in a slash, or rclone might take the last name for a file's."""
+        return {
+            "type": "s3",
+            "provider": "Rclone",
+            "endpoint": self.endpoint,
+            "access_key_id": self.access_key_id,
+            "secret_access_key": self.secret_access_key,
+            "chunk_size": _PART,
+            "upload_cutoff": _PART,
+            "upload_concurrency": str(_PARTS_AT_ONCE),
+            "no_check_bucket": "true",
+            "_root": "/".join(part for part in (self.bucket, self.folder) if part) + "/",
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one copy. ``rate_bytes_per_second`` is for all its files together; None: as fast as it goes.
+
+    ``max_errors`` of one attempt, and ``patience_seconds`` without any movement, end the attempt; None: by the largest
+    file, which the receiver reads again before it answers.
+    """
+
+    rate_bytes_per_second: int | None = None
+    attempts: int = 5
+    max_errors: int = 20
+    patience_seconds: float | None = None
+    look_seconds: float = 0.5
+
+    def patience_for(self, largest_bytes: int) -> float:
+        """Seconds."""
+        if self.patience_seconds is not None:
+            return self.patience_seconds
+        return _LEAST_PATIENCE_SECONDS + largest_bytes / _SLOWEST_DIGEST_BYTES_PER_SECOND
+
+
+def settings_for(destination: Destination, limits: Limits, largest_bytes: int) -> dict[str, object]:
+    """``_config`` of one job."""
+    config: dict[str, object] = {
+        "CaCert": [str(destination.certificate_file)],
+        "LowLevelRetries": _LOW_LEVEL_TRIES,
+        "ConnectTimeout": f"{_CONNECT_SECONDS}s",
+        "Timeout": f"{max(1, round(limits.patience_for(largest_bytes)))}s",
+        "CheckSum": True,
+        "Transfers": _FILES_AT_ONCE,
+        "Checkers": _FILES_AT_ONCE * 2,
+    }
+    if limits.rate_bytes_per_second is not None:
+        # rclone knows a cap for each file only (its BwLimit has no effect on one job), so the files share it.
+        config["BwLimitFile"] = f"{max(1, limits.rate_bytes_per_second // _FILES_AT_ONCE)}B"
+    return config
+
+
+def file_copy(source: Path, destination: Destination, name: str, config: Mapping[str, object]) -> tuple[str, dict[str, Any]]:
+    """Method and parameters. One file has the whole rate."""
+    own = dict(config)
+    if "BwLimitFile" in own:
+        own["BwLimitFile"] = f"{int(str(own['BwLimitFile']).removesuffix('B')) * _FILES_AT_ONCE}B"
+    return "operations/copyfile", {
+        "srcFs": str(source.parent),
+        "srcRemote": source.name,
+        "dstFs": destination.remote(),
+        "dstRemote": name,
+        "_config": own,
+    }
+
+
+def directory_copy(source: Path, destination: Destination, config: Mapping[str, object]) -> tuple[str, dict[str, Any]]:
+    """Method and parameters. What is there already with the same digest is not sent again."""
+    return "sync/copy", {"srcFs": str(source), "dstFs": destination.remote(), "_config": dict(config)}
+
+
+def comparison(
+    source: Path, destination: Destination, config: Mapping[str, object], *, name: str | None
+) -> tuple[str, dict[str, Any]]:
+    """Method and parameters; of the file ``name`` in ``source`` alone, or of all below."""
+    only = {"_filter": {"IncludeRule": ["/" + _GLOB_SIGNS.sub(r"\\\1", name)]}} if name is not None else {}
+    return "operations/check", {
+        "srcFs": str(source),
+        "dstFs": destination.remote(),
+        "oneWay": True,
+        "differ": True,
+        "missingOnDst": True,
+        "error": True,
+        "_config": dict(config),
+        **only,
+    }

@@ -1,0 +1,232 @@
+"""The receiving end of direct roads: ``rclone serve s3`` with TLS, in which each transfer has a key for one folder.
+
+What arrives are plain files, each there only when it is whole. Keys are opened and closed while it runs. rclone believes
+a key for up to five minutes after it has asked for it, so closing one that must be dead at once starts rclone again: it
+takes a fraction of a second, and senders with other keys try again by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from stagecoach.agent import receiver_answer
+from stagecoach.agent.bound_process import BoundProcess
+from stagecoach.agent.rclone_program import find_rclone, rclone_environment
+from stagecoach.agent.receiver_certificate import ReceiverCertificate, receiver_certificate
+from stagecoach.agent.receiver_folders import FoldersNote, remove_leftovers, require_folder
+from stagecoach.agent.receiver_keys import KeyDesk, ReceiverKey, new_key
+from stagecoach.core.errors import RcloneUnavailable
+from stagecoach.core.redaction import Redaction
+
+log = logging.getLogger(__name__)
+
+_SERVES = re.compile(r"Starting s3 server on \[https://\S*?:(\d+)/")
+_START_SECONDS = 20.0
+_MAX_STARTS = 5
+_STARTS_WINDOW_SECONDS = 300.0
+_REST_SECONDS = 0.5
+_DISK_FULL = re.compile("no space left on device|disk quota exceeded", re.IGNORECASE)
+_REMEMBERED_SECONDS = 600.0
+# It would wait longer for senders that keep their connections open.
+_GRACE_SECONDS = 0.5
+# rclone splits the command at its spaces and knows no quotes, so both names are links in the working directory.
+_PYTHON, _ANSWER = "python", "receiver_answer.py"
+_FLAGS = (
+    # A file that was removed on the disk must not be taken for there: what is known of a directory lasts no longer than
+    # this. Not 0s: rclone's timers would then run without a pause, on a whole core.
+    *("--dir-cache-time", "1ms"),
+    # Digests are those of the bytes on the disk, read for each answer, not what a sender said.
+    *("--etag-hash", "MD5"),
+    *("--min-tls-version", "tls1.2"),
+    *("--auth-proxy", f"./{_PYTHON} -I -S ./{_ANSWER}"),
+    # A folder stays when the last file in it is removed.
+    "--no-cleanup",
+    *("--stats", "0"),
+)
+
+
+class Receiver:
+    """Serves between ``start`` and ``stop``; an async context manager does both. Start it on the agent's main thread.
+
+    ``names`` are those under which senders reach it. ``port`` 0 takes a free one, and keeps it.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        receive_directory: Path,
+        host: str,
+        port: int,
+        names: Sequence[str],
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._directory = directory.absolute()
+        self._root = receive_directory
+        self._host = f"[{host}]" if ":" in host else host
+        self._port = port
+        self._names = tuple(names)
+        self._clock = clock
+        self._now = now
+        self._desk = KeyDesk(self._directory, clock=clock)
+        self._note = FoldersNote(self._directory / "receiver-folders.json")
+        self._certificate: ReceiverCertificate | None = None
+        self._process: BoundProcess | None = None
+        self._guard: asyncio.Task[None] | None = None
+        self._one_at_a_time = asyncio.Lock()
+        self._starts: deque[float] = deque(maxlen=_MAX_STARTS)
+        self._full_at: float | None = None
+
+    @property
+    def port(self) -> int:
+        """Where it listens, once started."""
+        return self._port
+
+    @property
+    def pid(self) -> int | None:
+        """Of rclone, while it runs."""
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def certificate(self) -> ReceiverCertificate:
+        """Once started. Its fingerprint is what senders are told."""
+        if self._certificate is None:
+            raise RcloneUnavailable("The receiver has not been started.")
+        return self._certificate
+
+    def health(self) -> list[str]:
+        """Sentences for the node's owner; none when all is well. A sender is never told more than that storing failed."""
+        found = []
+        if self.pid is None:
+            found.append("The receiver does not run: nobody can send to this node directly.")
+        if self._full_at is not None and self._clock() - self._full_at < _REMEMBERED_SECONDS:
+            found.append(f"The disk of {self._root} was full when somebody sent to this node: free some space.")
+        return found
+
+    async def start(self) -> None:
+        """Returns when it serves. Raises SettingsError, or RcloneUnavailable when it does not start."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory.chmod(0o700)
+        self._certificate = receiver_certificate(self._directory, self._names, now=self._now())
+        _link(self._directory / _PYTHON, Path(sys.executable))
+        _link(self._directory / _ANSWER, Path(receiver_answer.__file__))
+        await self._clean()
+        await self._desk.start()
+        try:
+            await self._spawn()
+        except BaseException:
+            await self._desk.stop()
+            raise
+        self._guard = asyncio.create_task(self._keep_alive(), name="guard of the receiver")
+
+    async def stop(self) -> None:
+        """Ends it; all keys are dead. May be called twice."""
+        if self._guard is not None:
+            self._guard.cancel()
+            await asyncio.wait([self._guard])
+            self._guard = None
+        await self._end(_GRACE_SECONDS)
+        await self._desk.stop()
+        await self._clean()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.stop()
+
+    async def open_key(self, folder: Path, key: ReceiverKey | None = None) -> ReceiverKey:
+        """A key for ``folder``, an existing directory; ``key`` to open one again that was given out before.
+
+        Raises PathRefused for a folder outside the receive directory or with links to directories in it.
+        """
+        real = await asyncio.to_thread(require_folder, folder, self._root)
+        opened = new_key(real) if key is None else ReceiverKey(key.access_key_id, key.secret_access_key, real)
+        self._desk.open(opened)
+        self._note.write([*self._note.read(), real])
+        return opened
+
+    async def close_key(self, access_key_id: str, *, at_once: bool = True) -> None:
+        """Nobody is let in with it any more: at once, or, where its holder has done what he wanted, within five minutes."""
+        if self._desk.close(access_key_id) and at_once:
+            async with self._one_at_a_time:
+                # Asked politely, it would let an upload with the closed key go on for seconds.
+                await self._end(grace_seconds=0.0)
+                await self._clean()
+                await self._spawn()
+
+    async def _spawn(self) -> None:
+        process = BoundProcess("receiver", redacted=self._redacted, log=log, heard=self._hear)
+        self._desk.forget_answers()
+        command = [find_rclone(), "serve", "s3", "--addr", f"{self._host}:{self._port}"]
+        port = await process.start(
+            [*command, "--cert", str(self.certificate.certificate_file), "--key", str(self.certificate.key_file), *_FLAGS],
+            environment=rclone_environment(os.environ, self._directory),
+            directory=self._directory,
+            ready=_SERVES,
+            start_seconds=_START_SECONDS,
+        )
+        self._port, self._process = int(port), process
+
+    async def _keep_alive(self) -> None:
+        """Starts it again when it ends by itself, unless it has ended too often of late."""
+        while True:
+            process = self._process
+            if process is None:
+                await asyncio.sleep(_REST_SECONDS)
+            else:
+                await process.ended()
+            async with self._one_at_a_time:
+                if self.pid is not None:
+                    continue
+                if len(self._starts) == _MAX_STARTS and self._clock() - self._starts[0] < _STARTS_WINDOW_SECONDS:
+                    log.error(
+                        "the receiver ended %d times within %g s and is not started again", _MAX_STARTS, _STARTS_WINDOW_SECONDS
+                    )
+                    return
+                log.warning("the receiver ended: %s", process.last_words if process is not None else "it did not start")
+                await self._end(grace_seconds=0.0)
+                await self._clean()
+                self._starts.append(self._clock())
+                try:
+                    await self._spawn()
+                except RcloneUnavailable as failure:
+                    log.warning("%s", failure.message)
+
+    async def _end(self, grace_seconds: float) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            await process.stop(grace_seconds)
+
+    async def _clean(self) -> None:
+        """While no rclone serves: what it had begun to write it has forgotten."""
+        for folder in self._note.read():
+            if removed := await asyncio.to_thread(remove_leftovers, folder):
+                log.info("%d unfinished files were removed below %s", removed, folder)
+        self._note.write(key.folder for key in self._desk.keys)
+
+    def _hear(self, line: str) -> None:
+        if _DISK_FULL.search(line):
+            self._full_at = self._clock()
+
+    def _redacted(self, text: str) -> str:
+        return Redaction(key.secret_access_key for key in self._desk.keys).redacted(text)
+
+
+def _link(link: Path, target: Path) -> None:
+    if not link.is_symlink() or link.readlink() != target:
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)

@@ -1,0 +1,73 @@
+"""What a receiver's folders must be before they are opened, and what a killed receiver leaves in them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from stagecoach.core.errors import PathRefused
+
+_LEFTOVERS = (".rclone_temp_", ".rclone_multipart_upload_")
+
+
+def require_folder(folder: Path, root: Path) -> Path:
+    """``folder`` with its links followed. Blocking. Raises PathRefused unless it is a directory in ``root`` from which no
+    link leads to another directory: rclone would follow that one when it writes below it."""
+    real = folder.resolve()
+    if not real.is_relative_to(root.resolve()):
+        raise PathRefused(f"{folder} is outside the directory in which this node receives.")
+    if not real.is_dir():
+        raise PathRefused(f"{folder} is no directory.")
+    for entry in _below(real):
+        if entry.is_symlink() and entry.is_dir():
+            raise PathRefused(f"{entry.path} is a link to a directory: nobody may send into a folder with such links.")
+    return real
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Temporary files of uploads that no running receiver knows any more; how many there were. Blocking."""
+    removed = 0
+    for entry in _below(folder):
+        if entry.name.startswith(_LEFTOVERS) and not entry.is_dir(follow_symlinks=False):
+            Path(entry.path).unlink(missing_ok=True)
+            removed += 1
+    return removed
+
+
+class FoldersNote:
+    """Remembers over a crash which folders were open, so that they are cleaned at the next start. No key is in it."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def read(self) -> list[Path]:
+        """Those noted; none if the note cannot be read."""
+        try:
+            noted = json.loads(self._file.read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return []
+        return [Path(os.fsdecode(bytes.fromhex(name))) for name in noted if isinstance(name, str)]
+
+    def write(self, folders: Iterable[Path]) -> None:
+        """Instead of what was noted."""
+        new = self._file.with_name(self._file.name + ".new")
+        # Names need not be UTF-8.
+        new.write_text(json.dumps(sorted({os.fsencode(folder).hex() for folder in folders})), encoding="ascii")
+        new.replace(self._file)
+
+
+def _below(root: Path) -> Iterator[os.DirEntry[str]]:
+    """Everything, links not followed; what is gone or closed to us meanwhile is left out."""
+    waiting = [str(root)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as found:
+                entries = list(found)
+        except (FileNotFoundError, PermissionError):
+            continue
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+            yield entry

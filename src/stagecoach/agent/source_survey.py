@@ -1,0 +1,140 @@
+"""Looks at what is to be sent, before it is: how much it is, and what of it rclone would leave behind without a word.
+
+rclone carries regular files: their bytes, names and times. Links, special files, empty directories and the execute bit
+stay behind, so who sends is told beforehand.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from stagecoach.core.errors import FileMissing, NotAFile
+
+_EXAMPLES = 5
+_RESERVED = (".rclone_temp_", ".rclone_multipart_upload_")
+_WORDS = {
+    "executable": "{count} files can be executed; at the other end they cannot until somebody says chmod +x",
+    "link": "{count} symbolic links are not sent; what they point to is sent only if it lies in the directory itself",
+    "special": "{count} pipes, sockets or devices are not sent",
+    "empty_directory": "{count} empty directories are not sent",
+    "reserved_name": "{count} names begin like rclone's own temporary files; the receiver would hide and remove them",
+    "unreadable": "{count} files or directories cannot be read by the agent",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One kind of thing that does not arrive as it is. ``examples`` are paths below the source."""
+
+    kind: str
+    count: int
+    examples: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """A sentence for people."""
+        return (
+            f"{_WORDS[self.kind].format(count=self.count)}: {', '.join(self.examples)}{' …' if self.count > _EXAMPLES else ''}."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What is sent, counted, and what is not."""
+
+    files: int
+    size_bytes: int
+    largest_bytes: int
+    notices: tuple[Notice, ...]
+    one_file: bool
+
+
+class _Counting:
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.examples: defaultdict[str, list[str]] = defaultdict(list)
+        self.files = self.size_bytes = self.largest_bytes = 0
+
+    def notice(self, kind: str, path: str) -> None:
+        self.counts[kind] += 1
+        if len(self.examples[kind]) < _EXAMPLES:
+            self.examples[kind].append(os.fsencode(path).decode("utf-8", errors="replace"))
+
+    def file(self, path: str, status: os.stat_result) -> None:
+        name = path.rpartition("/")[2]
+        if name.startswith(_RESERVED):
+            self.notice("reserved_name", path)
+        if not os.access(path, os.R_OK):
+            self.notice("unreadable", path)
+        elif status.st_mode & 0o111:
+            self.notice("executable", path)
+        self.files += 1
+        self.size_bytes += status.st_size
+        self.largest_bytes = max(self.largest_bytes, status.st_size)
+
+    def survey(self, root: str, *, one_file: bool) -> Survey:
+        notices = tuple(
+            Notice(kind, count, tuple(os.path.relpath(example, root) for example in self.examples[kind]))
+            for kind, count in sorted(self.counts.items())
+        )
+        return Survey(self.files, self.size_bytes, self.largest_bytes, notices, one_file)
+
+
+def survey_source(source: Path) -> Survey:
+    """Blocking, for a thread: it reads every directory below. Raises FileMissing, and NotAFile for what is neither
+    a regular file nor a directory."""
+    counting = _Counting()
+    try:
+        status = source.lstat()
+    except OSError as error:
+        raise FileMissing(f"{source} cannot be sent: {error.strerror}.") from error
+    if stat.S_ISREG(status.st_mode):
+        counting.file(str(source), status)
+    elif stat.S_ISDIR(status.st_mode):
+        for entry in _entries(str(source), counting):
+            _count(entry, counting)
+    else:
+        raise NotAFile(f"{source} is neither a regular file nor a directory; a link is not followed.")
+    one_file = stat.S_ISREG(status.st_mode)
+    return counting.survey(str(source.parent if one_file else source), one_file=one_file)
+
+
+def _count(entry: os.DirEntry[str], counting: _Counting) -> None:
+    if entry.is_symlink():
+        counting.notice("link", entry.path)
+        return
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:  # gone since the directory was read
+        return
+    if stat.S_ISREG(status.st_mode):
+        counting.file(entry.path, status)
+    else:
+        counting.notice("special", entry.path)
+
+
+def _entries(root: str, counting: _Counting) -> Iterator[os.DirEntry[str]]:
+    """All below that are not directories; without recursion, since a tree may be deeper than Python's stack."""
+    waiting = [root]
+    while waiting:
+        directory = waiting.pop()
+        try:
+            with os.scandir(directory) as found:
+                entries = list(found)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            counting.notice("unreadable", directory)
+            continue
+        if not entries and directory != root:
+            counting.notice("empty_directory", directory)
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+            else:
+                yield entry
