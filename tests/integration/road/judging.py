@@ -14,7 +14,7 @@ from tests.integration.road.stores import RealStore
 
 from stagecoach.mover import stagecoach_mover
 
-STALL_SECONDS = 0.25
+STALL_SECONDS = 0.75
 FINAL_AT_ONCE = {"proxy-407"}
 OLD = b"the old content"
 WHERE = ["first", "middle", "last"]
