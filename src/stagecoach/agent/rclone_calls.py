@@ -15,7 +15,10 @@ _PARTS_AT_ONCE = 4
 # Parts are held in memory at both ends, so few files that have several; small ones cost round trips, so many of those.
 _LARGE_FILES_AT_ONCE = 4
 _SMALL_FILES_AT_ONCE = 16
-_LOW_LEVEL_TRIES = 3
+# A part of a large file is tried again by rclone itself, or the whole file would begin anew; of small ones each attempt
+# sends what is missing. All tries of one job wait for one another, so that hundreds of files would fail slowly.
+_TRIES_OF_A_PART = 3
+_TRIES_OF_A_FILE = 1
 _CONNECT_SECONDS = 15
 _LEAST_PATIENCE_SECONDS = 60.0
 # The receiver reads a file again for its digest before it answers; slower disks than this are not expected.
@@ -76,11 +79,11 @@ class Limits:
 
 def settings_for(destination: Destination, limits: Limits, *, largest_bytes: int, one_file: bool) -> dict[str, object]:
     """``_config`` of one job."""
-    several = _SMALL_FILES_AT_ONCE if largest_bytes <= _PART_BYTES else _LARGE_FILES_AT_ONCE
-    files_at_once = 1 if one_file else several
+    small = largest_bytes <= _PART_BYTES
+    files_at_once = 1 if one_file else _SMALL_FILES_AT_ONCE if small else _LARGE_FILES_AT_ONCE
     config: dict[str, object] = {
         "CaCert": [str(destination.certificate_file)],
-        "LowLevelRetries": _LOW_LEVEL_TRIES,
+        "LowLevelRetries": _TRIES_OF_A_FILE if small else _TRIES_OF_A_PART,
         "ConnectTimeout": f"{_CONNECT_SECONDS}s",
         "Timeout": f"{max(1, round(limits.patience_for(largest_bytes)))}s",
         "CheckSum": True,
