@@ -21,7 +21,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from stagecoach.agent.host_advice import host_advice, host_facts
-from stagecoach.agent.network_probes import Endpoint, ProbeFailed, connect, handshake, resolve, talking, tcp_facts
+from stagecoach.agent.network_probes import Endpoint, ProbeFailed, connect, handshake, require_name, resolve, talking, tcp_facts
 from stagecoach.agent.network_report import NetworkReport
 from stagecoach.agent.network_verdicts import verdicts_of
 from stagecoach.agent.s3_request_signing import signed_headers
@@ -112,6 +112,12 @@ class _Check:
             self._report.handshake_seconds = time.perf_counter() - began
             self._report.tls_version = secured.version()
             self._report.certificate_sha256 = hashlib.sha256(shown).hexdigest()
+            if self._to.certificate_sha256 is not None:
+                try:
+                    require_name(connect(family, address, self._bounds.timeout_seconds), self._to, shown)
+                except ProbeFailed:
+                    secured.close()
+                    raise
             for _ in range(self._bounds.connects - 1):
                 self._time_connect(family, address)
             return secured

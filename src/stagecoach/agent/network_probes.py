@@ -138,6 +138,21 @@ def handshake(connection: socket.socket, endpoint: Endpoint) -> tuple[ssl.SSLSoc
     return secured, shown
 
 
+def require_name(connection: socket.socket, endpoint: Endpoint, shown: bytes) -> None:
+    """rclone looks at the name and the dates in the certificate too; closes the connection, a new one. For a certificate
+    known by its fingerprint: any other has passed this already."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=ssl.DER_cert_to_PEM_cert(shown))
+    try:
+        context.wrap_socket(connection, server_hostname=endpoint.host).close()
+    except ssl.SSLCertVerificationError as error:
+        raise ProbeFailed("tls", "wrong_certificate", f"it is the right one, but {error.verify_message}") from error
+    except OSError as error:
+        raise ProbeFailed("tls", "tls_failed", error.strerror or type(error).__name__) from error
+    finally:
+        connection.close()
+
+
 def pinned_certificate(endpoint: Endpoint, timeout_seconds: float) -> str:
     """The PEM of the certificate with the endpoint's fingerprint, to be trusted by rclone. Raises ProbeFailed."""
     family, address = resolve(endpoint.host, endpoint.port, timeout_seconds)[0]

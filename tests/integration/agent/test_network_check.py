@@ -134,6 +134,13 @@ async def test_another_certificate_is_never_shown_the_key(endpoint: Endpoint) ->
     assert causes(report) == ["wrong_certificate"]
 
 
+async def test_the_right_certificate_for_another_name_is_told_before_rclone_refuses_it(tmp_path: Path, receive: Path) -> None:
+    async with Receiver(tmp_path / "other", receive_directory=receive, host=HOST, port=0, names=["node.example"]) as other:
+        report = await check(Endpoint(HOST, other.port, other.certificate.sha256))
+    assert causes(report) == ["wrong_certificate"]
+    assert "mismatch" in report.verdicts[0].words
+
+
 async def test_a_wrong_key_is_not_a_wrong_clock(endpoint: Endpoint) -> None:
     for changed in ({"secret_access_key": "another-secret"}, {"access_key_id": "SCNOBODY"}):
         report = await check(replace(endpoint, **changed))
