@@ -86,15 +86,15 @@ async def begin_upload(
     if (earlier := await find_begun(tools, caller, repeatable)) is not None:
         return _upload_again(tools, earlier)
     checked = checked_account(system, account)
-    _check_size(system, size_bytes)
+    check_size(system, size_bytes)
     plan_parts(size_bytes, tools.settings.s3.max_part_size_bytes, tools.settings.s3.min_part_size_bytes)
     await check_bounds(tools, caller, system, size_bytes, repeatable)
     if archive is not None:
         _check_archive_size(size_bytes)
     look = look_at_target if archive is None else look_at_new_directory
-    _check_webhook(tools, webhook_url)
+    check_webhook(tools, webhook_url)
     target = await look(system, caller.username, path, size_bytes)
-    transfer = _new_transfer(tools, caller, system, Direction.UPLOAD, target, checked, archive, webhook_url)
+    transfer = new_transfer(tools, caller, system, Direction.UPLOAD, target, checked, archive, webhook_url)
     transfer = with_digests(transfer, digests or {}, part_digests or {})
     try:
         transfer = await _make(tools, transfer, repeatable)
@@ -126,11 +126,11 @@ async def begin_download(
     checked = checked_account(system, account)
     await check_bounds(tools, caller, system, None, repeatable)
     look = look_at_source if archive is None else look_at_source_directory
-    _check_webhook(tools, webhook_url)
+    check_webhook(tools, webhook_url)
     source = await look(system, caller.username, path)
     if source.size_bytes is not None:
-        _check_size(system, source.size_bytes)
-    transfer = _new_transfer(tools, caller, system, Direction.DOWNLOAD, source, checked, archive, webhook_url)
+        check_size(system, source.size_bytes)
+    transfer = new_transfer(tools, caller, system, Direction.DOWNLOAD, source, checked, archive, webhook_url)
     try:
         transfer = await _make(tools, transfer, repeatable)
     except RequestUnderWay:
@@ -156,13 +156,15 @@ def _download_again(tools: Toolbox, transfer: Transfer) -> BegunDownload:
     return BegunDownload(transfer, "" if is_over else sign_download_url(tools, transfer), is_repeated=True)
 
 
-def _check_webhook(tools: Toolbox, url: str | None) -> None:
+def check_webhook(tools: Toolbox, url: str | None) -> None:
+    """Raises WebhookRefused."""
     if url is not None:
         webhooks = tools.settings.webhooks
         webhook_target(url, webhooks.allowed_hosts, allow_http=webhooks.allow_http)
 
 
-def _check_size(system: System, size_bytes: int) -> None:
+def check_size(system: System, size_bytes: int) -> None:
+    """Raises SizeRefused: above the system's limit."""
     limit = system.settings.limits.max_file_size_bytes
     if limit is not None and size_bytes > limit:
         raise SizeRefused(
@@ -179,7 +181,7 @@ def _check_archive_size(size_bytes: int) -> None:
         )
 
 
-def _new_transfer(
+def new_transfer(
     tools: Toolbox,
     caller: Caller,
     system: System,
@@ -189,6 +191,7 @@ def _new_transfer(
     archive: Archive | None,
     webhook_url: str | None,
 ) -> Transfer:
+    """``preparing``. Nothing is made and nothing saved. Raises SizeRefused."""
     now, transfer_id, s3 = tools.now(), tools.new_id(), tools.settings.s3
     if end.size_bytes is None:
         offer = offer_parts(system.settings.limits.max_file_size_bytes, s3.max_part_size_bytes, s3.min_part_size_bytes)
@@ -229,6 +232,11 @@ async def _make(tools: Toolbox, transfer: Transfer, repeatable: RepeatableReques
     size = "" if transfer.size_bytes is None else f" of {transfer.size_bytes} bytes"
     asked = f"{transfer.direction.value.capitalize()} of a {transfer.what}{size} asked for."
     await tools.transfers.add(transfer, asked, bounds_of(tools, system))
+    return await make_outside(tools, transfer)
+
+
+async def make_outside(tools: Toolbox, transfer: Transfer) -> Transfer:
+    """Multipart, ticket and job of a row that is ``preparing``; all is taken back when a step fails."""
     later = transfer.next_check_at
     try:
         upload_id = await _open_multipart(tools, transfer)
