@@ -74,7 +74,7 @@ def test_cp_r_between_two_systems_takes_what_there_is(stagecoach: Run, service: 
 
 def test_a_retried_relay_is_watched(stagecoach: Run, service: FakeService) -> None:
     service.source = service.destination = {"system": "alps", "path": "/x"}
-    service.state = "failed"
+    service.state, service.retry_until = "failed", "2031-01-01T00:00:00Z"
     assert f"transfers watch {ID}" in stagecoach("transfers", "retry", ID).stdout
 
 
@@ -193,8 +193,8 @@ def test_a_size_that_is_not_known_yet_is_told(stagecoach: Run, service: FakeServ
     assert json.loads(stagecoach("transfers", "list", "--json").stdout)["transfers"][0]["sizeBytes"] is None
 
 
-@pytest.mark.parametrize("places", [("a", "b"), ("x:/a", "y:/b"), ("x:/", "b"), ("x:/a/", "b")])
-def test_cp_wants_one_place_here_and_one_there(stagecoach: Run, service: FakeService, places: tuple[str, str]) -> None:
+@pytest.mark.parametrize("places", [("a", "b"), ("x:/", "b"), ("x:/a/", "b"), ("x:/a/", "y:/b"), ("x:/", "y:/b")])
+def test_cp_wants_a_file_and_a_place_on_a_system(stagecoach: Run, service: FakeService, places: tuple[str, str]) -> None:
     assert stagecoach("cp", *places).exit_code == 2
     assert service.asked == []
 
