@@ -17,7 +17,7 @@ from stagecoach.core.relays import require_no_leg
 from stagecoach.core.state_machine import Event, advance
 from stagecoach.core.transfer import Direction, State, Transfer
 from stagecoach.flows.clean_up import clean_up, clean_up_now, end_job, remove_leftovers, seconds_until_last_look
-from stagecoach.flows.follow_leg import end_leg
+from stagecoach.flows.follow_leg import NOT_NEEDED, end_leg
 from stagecoach.flows.job_words import job_receipt
 from stagecoach.flows.show_transfers import show_transfer
 from stagecoach.flows.toolbox import Toolbox
@@ -105,7 +105,8 @@ async def carry_out_cancel(tools: Toolbox, transfer: Transfer) -> Transfer:
         cleaned = await remove_leftovers(tools, transfer)
     if not cleaned.cleaned:
         return transfer
-    return advance(cleaned, Event.CANCEL_DONE, tools.now(), reason="Cancelled on request.")
+    reason = "Cancelled on request." if transfer.relay_of is None else NOT_NEEDED
+    return advance(cleaned, Event.CANCEL_DONE, tools.now(), reason=reason)
 
 
 async def _carry_out_for_leg(tools: Toolbox, relay: Transfer) -> None:

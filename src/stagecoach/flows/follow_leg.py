@@ -31,6 +31,13 @@ async def leg_of(tools: Toolbox, transfer: Transfer) -> Transfer | None:
     return await tools.transfers.get(transfer.source_transfer_id) if transfer.source_transfer_id is not None else None
 
 
+async def wake_relay(tools: Toolbox, leg: Transfer) -> None:
+    """A leg with news has its relay looked at at once. Without it that would happen a little later; any other row has none."""
+    if leg.relay_of is not None:
+        await tools.transfers.wake(leg.relay_of, tools.now())
+        tools.nudge_worker()
+
+
 async def look_at_leg(tools: Toolbox, transfer: Transfer) -> Seen:
     """One look of a ``receiving`` relay at its leg: ``staged`` or ``failed`` as that is. Saves nothing."""
     leg, now = await leg_of(tools, transfer), tools.now()

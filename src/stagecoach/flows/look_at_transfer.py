@@ -14,7 +14,7 @@ from stagecoach.flows.cancel_transfer import carry_out_cancel, end_message
 from stagecoach.flows.clean_up import CLEANING_LOOK_SECONDS, clean_up, remove_staged_data, seconds_until_last_look
 from stagecoach.flows.fail_transfer import end_line, fail
 from stagecoach.flows.follow_job import follow_by_words, follow_job, see_job_out
-from stagecoach.flows.follow_leg import look_at_leg, look_at_relay
+from stagecoach.flows.follow_leg import look_at_leg, look_at_relay, wake_relay
 from stagecoach.flows.keep_failed import keep_for_retry
 from stagecoach.flows.receive_object import receive_object
 from stagecoach.flows.release_job import release_job
@@ -88,9 +88,8 @@ async def _save_look(tools: Toolbox, transfer: Transfer, look: Look) -> None:
     messages = (look.message,) if look.message else ()
     next_check_at = tools.soon(look.next_seconds) if look.next_seconds is not None else None
     await tools.transfers.save(after, *messages, next_check_at=next_check_at)
-    if after.relay_of is not None and after.state is not transfer.state:
-        await tools.transfers.wake(after.relay_of, tools.now())
-        tools.nudge_worker()
+    if after.state is not transfer.state:
+        await wake_relay(tools, after)
     if look.next_seconds == 0.0:
         tools.nudge_worker()
 

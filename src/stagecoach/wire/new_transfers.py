@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
@@ -22,12 +22,25 @@ class EndRequest(Shape):
     account: Account = Field(None, description="Who is charged for the staging job there, where it is not `account`.")
 
 
+_GIVEN: dict[str, Any] = {"type": "object"}
+
+
 class NewTransfer(SaidDigests):
     """From ``source`` to ``destination``; null is the client that asks. Of the digests, those of parts are a client's to
     give, and those of the whole are compared wherever the bytes end on a system."""
 
     model_config = ConfigDict(
         json_schema_extra={
+            "anyOf": [
+                {
+                    "required": ["source"],
+                    "properties": {"source": _GIVEN, "sizeBytes": {"type": "null"}, "partDigests": {"type": "null"}},
+                },
+                {
+                    "required": ["destination", "sizeBytes"],
+                    "properties": {"source": {"type": "null"}, "destination": _GIVEN, "sizeBytes": {"not": {"type": "null"}}},
+                },
+            ],
             "examples": [
                 {
                     "source": {"system": "alps", "path": "/home/alice/run1.h5"},
@@ -35,7 +48,7 @@ class NewTransfer(SaidDigests):
                 },
                 {"destination": {"system": "alps", "path": "/home/alice/big.bin"}, "sizeBytes": 7340032},
                 {"source": {"system": "alps", "path": "/home/alice/results"}, "archive": "tar"},
-            ]
+            ],
         }
     )
 

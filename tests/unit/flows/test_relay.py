@@ -11,6 +11,7 @@ import pytest
 from tests.fakes.systems import IN_ARCHIVE
 from tests.fakes.world import ALICE, BOB, World, open_world, world_settings
 
+from stagecoach.core.audit import Kind
 from stagecoach.core.errors import (
     AccountRequired,
     Conflict,
@@ -34,6 +35,9 @@ from stagecoach.core.transfer import Archive, Direction, State, Transfer, Transf
 from stagecoach.flows import cancel_transfer as cancelling
 from stagecoach.flows import retry_transfer as retrying
 from stagecoach.flows.answer_again import RepeatableRequest
+from stagecoach.flows.audit import Audit
+from stagecoach.flows.audit_fix import run_audit
+from stagecoach.flows.audit_looks import Scope
 from stagecoach.flows.begin_relay import BegunRelay, RelayEnd, begin_relay
 from stagecoach.flows.cancel_transfer import cancel_transfer
 from stagecoach.flows.check_bounds import bounds_of
@@ -430,6 +434,22 @@ async def test_a_leg_that_fails_fails_the_transfer_with_its_words(world: World, 
     assert world.left_outside() == []
 
 
+async def test_a_leg_whose_next_job_is_refused_is_seen_at_once(world: World) -> None:
+    await begun(world)
+    leg, transfer = await rows(world)
+    world.nodes.move_some(leg.job_id or "", 100)
+    world.nodes.end_with(leg.job_id or "", JobPhase.FAILED, "store_unreachable")
+    await world.work(2)
+    leg, transfer = await rows(world)
+    assert (leg.state, leg.job_id) == (State.QUEUED, None)
+    world.scheduler.refusal = SubmissionRefused("Invalid account.")
+    await world.transfers.save(transfer, next_check_at=world.clock.now() + timedelta(seconds=3000))
+    await world.work(4, seconds=20)
+    leg, transfer = await rows(world)
+    assert (leg.state, transfer.state, transfer.code) == (State.FAILED, State.FAILED, "submission_refused")
+    assert transfer.reason == "On its source, alps: Invalid account."
+
+
 async def test_a_leg_whose_job_never_starts_expires_and_so_does_the_transfer(world: World) -> None:
     await begun(world)
     world.clock.advance(30 * DAY)
@@ -538,6 +558,30 @@ class TestRetrying:
         with pytest.raises(Unavailable):
             await retry_transfer(kept_world.tools, ALICE, transfer.id)
         assert (await rows(kept_world))[0].state is State.FAILED
+
+
+async def test_an_audit_finds_nothing_wrong_with_a_relay_and_sees_what_is(world: World) -> None:
+    scope = Scope(grace_seconds=0)
+    await begun(world)
+    for _ in range(12):
+        assert await run_audit(world.tools, scope, fix=False) == Audit([], [], [])
+        leg, transfer = await rows(world)
+        if (transfer.state, leg.state) == (State.QUEUED, State.STAGED):
+            break
+        await world.work()
+        world.let_cluster_work()
+    await world.store.delete_objects(leg.bucket, [leg.object_key])
+    found = (await run_audit(world.tools, scope, fix=False)).findings
+    assert {(finding.kind, finding.transfer_id) for finding in found} == {
+        (Kind.BROKEN_TRANSFER, transfer.id),
+        (Kind.BROKEN_TRANSFER, leg.id),
+    }
+
+
+async def test_an_audit_finds_nothing_of_an_ended_relay(world: World) -> None:
+    await begun(world)
+    await settle(world, rounds=12)
+    assert await run_audit(world.tools, Scope(grace_seconds=0), fix=False) == Audit([], [], [])
 
 
 async def test_a_leg_is_forgotten_after_its_transfer(world: World) -> None:

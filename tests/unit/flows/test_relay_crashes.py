@@ -30,13 +30,16 @@ CONTENT = b"content " * 100
 SOURCE, TARGET = "/home/alice/source", "/home/alice/target"
 TREE, NEW_TREE = "/home/alice/tree", "/home/alice/new"
 
-# Who dies at one of these has done neither less nor more than who dies at the next call.
+# Who dies at one of these has done neither less nor more than who dies at the next call, or has noted only when to look again.
 QUESTIONS = {
     f"{who}.{what}"
     for who, questions in {
         "MemoryFiles": ("status", "real_path", "may", "home", "free_bytes", "is_empty", "read_file"),
         "MemoryScheduler": ("reports", "find", "ping", "try_directives"),
         "MemoryStore": ("head_object", "read_object", "list_parts", "find_multiparts"),
+        "Transfers": ("put_off",),
+        "FollowedJobs": ("put_off",),
+        "SystemPolls": ("win", "settle"),
     }.items()
     for what in questions
 }
@@ -100,21 +103,18 @@ async def relay_whose_source_fails(world: World, process: Process) -> None:
     await work(world, process, 6, seconds=10)
 
 
-async def relay_whose_nodes_fail(world: World, process: Process) -> None:
-    await begun(world.tools)
-    for which in (0, 1):
-        for _ in range(6):
-            row = (await rows(world))[which]
-            if row.state is State.QUEUED and row.job_id is not None:
-                break
-            await work(world, process, 2)
-            world.let_cluster_work()
-        row = (await rows(world))[which]
-        world.nodes.move_some(row.job_id or "", 100)
+def relay_whose_node_fails(which: int) -> Story:
+    async def story(world: World, process: Process) -> None:
+        await brought_to(world, State.RECEIVING if which == 0 else State.QUEUED)
+        job_id = (await rows(world))[which].job_id or ""
+        world.nodes.move_some(job_id, 100)
         await work(world, process)
-        world.nodes.end_with(row.job_id or "", JobPhase.NODE_FAIL)
-        await work(world, process, 6, seconds=10)
-        await goes_on(world, process, 4)
+        world.nodes.end_with(job_id, JobPhase.NODE_FAIL)
+        await work(world, process, 5, seconds=10)
+        await goes_on(world, process)
+
+    story.__name__ = f"relay_whose_{('source', 'destination')[which]}_node_fails"
+    return story
 
 
 def cancel_at(state: State) -> Story:
@@ -167,7 +167,8 @@ STORIES: list[tuple[Story, set[State], set[State]]] = [
     (relay_of_a_directory, {State.DONE}, {State.FAILED}),
     (relay_whose_submission_is_not_answered, {State.FAILED}, {State.FAILED}),
     (relay_whose_source_fails, {State.FAILED}, {State.FAILED}),
-    (relay_whose_nodes_fail, {State.DONE}, {State.DONE}),
+    (relay_whose_node_fails(0), {State.DONE}, {State.DONE}),
+    (relay_whose_node_fails(1), {State.DONE}, {State.DONE}),
     (cancel_at(State.RECEIVING), {State.CANCELLED}, {State.DONE}),
     (cancel_at(State.STAGED), {State.CANCELLED}, {State.DONE}),
     (cancel_at(State.QUEUED), {State.CANCELLED}, {State.DONE}),
