@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -21,6 +22,7 @@ from stagecoach.core.errors import (
     PathRefused,
     PermissionRefused,
     QuotaReached,
+    RequestUnderWay,
     SizeRefused,
     StagecoachError,
     SubmissionRefused,
@@ -339,6 +341,20 @@ async def test_the_same_request_is_the_same_transfer(world: World) -> None:
     assert len(await world.all_transfers()) == 2
     with pytest.raises(KeyReused):
         await begun(world, repeatable=RepeatableRequest("key", "2" * 64))
+
+
+async def test_the_same_request_at_the_same_time_makes_one(world: World) -> None:
+    world.files.add_file(SOURCE, "alice", CONTENT)
+    request = RepeatableRequest("key", "1" * 64)
+    answers = await asyncio.gather(*(begun(world, repeatable=request) for _ in range(4)), return_exceptions=True)
+    transfer = (await rows(world))[1]
+    for answer in answers:
+        if isinstance(answer, BegunRelay):
+            assert answer.transfer.id == transfer.id
+        else:
+            assert isinstance(answer, RequestUnderWay)
+    assert sum(isinstance(answer, BegunRelay) for answer in answers) >= 1
+    assert world.scheduler.count("submit") == 1
 
 
 async def test_lists_show_the_transfer_and_not_its_leg(world: World) -> None:
