@@ -178,7 +178,8 @@ STORIES: list[tuple[Story, set[State], set[State]]] = [
     (giving_up, {State.FAILED}, {State.FAILED}),
     (retried_by_nobody, {State.FAILED}, {State.FAILED}),
 ]
-PROMISES = ("Cancelled by", "Retried by", "Staging job")
+# How the line begins after which a story must end as told, by the first word of its name.
+PROMISES = {"cancel": "Cancelled by", "retry": "Retried by"}
 
 
 async def repaired(world: World) -> State | None:
@@ -206,22 +207,24 @@ async def repaired(world: World) -> State | None:
     raise AssertionError
 
 
-async def promised(world: World) -> bool:
-    """Whether its owner was, or may have been, told that it goes on, or is cancelled."""
+async def promised(world: World, words: str) -> bool:
+    """Whether its owner was, or may have been, told ``words`` of the transfer."""
     for row in await world.all_transfers():
         if row.relay_of is None:
             told = await world.transfers.history(row.id)
-            return any(line.message.startswith(PROMISES) for line in told)
+            return any(line.message.startswith(words) for line in told)
     return False
 
 
 @pytest.mark.parametrize(("story", "ends", "ends_unheard"), STORIES, ids=[story.__name__ for story, _, _ in STORIES])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 async def test_the_worker_alone_repairs_both_rows(
     tmp_path: Path,
     database_template: Path,
     story: Story,
     ends: set[State],
     ends_unheard: set[State],
+    after: bool,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -231,30 +234,28 @@ async def test_the_worker_alone_repairs_both_rows(
     monkeypatch.setattr(retrying, "LOOK_SECONDS", 0)
     keeping = {"limits": {"keep_failed_seconds": KEPT_SECONDS}}
     settings = world_settings(alps=keeping, bora=keeping)
-    words = {"cancel": ("Cancelled by",), "retry": ("Retried by",)}.get(story.__name__.partition("_")[0], PROMISES)
-    monkeypatch.setitem(globals(), "PROMISES", words)
-    for after in (False, True):
-        for crash_at in itertools.count(1):
-            process = Process(crash_at, after=after)
-            async with open_world(tmp_path, database_template, settings) as world:
-                world.files.add_file(SOURCE, "alice", CONTENT)
-                world.files.add_directory(TREE, "alice")
-                world.files.add_file(f"{TREE}/{IN_ARCHIVE}", "alice", CONTENT)
-                with suppress(Crash):
-                    await story(world, process)
-                where = f"{'after' if after else 'before'} call {crash_at} ({process.calls[-1] if process.calls else '-'})"
-                was_promised = await promised(world)
-                end = await repaired(world)
-                assert world.left_outside() == [], where
-                target = f"{NEW_TREE}/{IN_ARCHIVE}" if story is relay_of_a_directory else TARGET
-                if end is State.DONE:
-                    assert world.files.entries[target].content == CONTENT, where
-                else:
-                    assert target not in world.files.entries, where
-                assert world.files.entries[SOURCE].content == CONTENT
-                names_of_jobs = [what for verb, _, what in world.scheduler.calls if verb == "submit"]
-                assert len(names_of_jobs) == len(set(names_of_jobs)) or process.is_dead, where
-                assert end in (ends if was_promised or not process.is_dead else {*ends_unheard, None}), (where, end)
-                if not process.is_dead:
-                    break
-        assert crash_at > 5, "the story has hardly any steps; the test would be empty"
+    words = PROMISES.get(story.__name__.partition("_")[0], "Staging job")
+    for crash_at in itertools.count(1):
+        process = Process(crash_at, after=after)
+        async with open_world(tmp_path, database_template, settings) as world:
+            world.files.add_file(SOURCE, "alice", CONTENT)
+            world.files.add_directory(TREE, "alice")
+            world.files.add_file(f"{TREE}/{IN_ARCHIVE}", "alice", CONTENT)
+            with suppress(Crash):
+                await story(world, process)
+            where = f"{'after' if after else 'before'} call {crash_at} ({process.calls[-1] if process.calls else '-'})"
+            was_promised = await promised(world, words)
+            end = await repaired(world)
+            assert world.left_outside() == [], where
+            target = f"{NEW_TREE}/{IN_ARCHIVE}" if story is relay_of_a_directory else TARGET
+            if end is State.DONE:
+                assert world.files.entries[target].content == CONTENT, where
+            else:
+                assert target not in world.files.entries, where
+            assert world.files.entries[SOURCE].content == CONTENT
+            names_of_jobs = [what for verb, _, what in world.scheduler.calls if verb == "submit"]
+            assert len(names_of_jobs) == len(set(names_of_jobs)) or process.is_dead, where
+            assert end in (ends if was_promised or not process.is_dead else {*ends_unheard, None}), (where, end)
+            if not process.is_dead:
+                break
+    assert crash_at > 5, "the story has hardly any steps; the test would be empty"
