@@ -21,6 +21,7 @@ from stagecoach.core.transfer import Transfer
 from stagecoach.database.followed_jobs import LIVELY_SECONDS, Sight
 from stagecoach.flows.ask_scheduler import Answer, Asked, ask_queue, ask_scheduler, whose_turn
 from stagecoach.flows.fail_transfer import end_line, fail
+from stagecoach.flows.follow_leg import wake_relay
 from stagecoach.flows.forget_ended import forget_ended
 from stagecoach.flows.look_at_transfer import look_at_transfer, look_between_asks
 from stagecoach.flows.reconcile_buckets import reconcile_buckets
@@ -261,7 +262,7 @@ class Worker:
         try:
             if hopeless and can(transfer, Event.FAILED):
                 failed = fail(tools, transfer, error.code, error.message)
-                await tools.transfers.save(failed, end_line(failed), next_check_at=tools.now())
+                await wake_relay(tools, await tools.transfers.save(failed, end_line(failed), next_check_at=tools.now()))
                 return
             jitter = tools.random_bits(24) / 2**24
             wait = retry_seconds(looks, tools.settings.worker.poll_min_seconds, jitter)

@@ -18,6 +18,7 @@ from tests.fakes.systems import Entry
 from tests.fakes.world import ALICE, BOB, World, open_world, world_settings
 
 from stagecoach.core.transfer import Archive
+from stagecoach.flows.begin_relay import RelayEnd, begin_relay
 from stagecoach.flows.begin_transfer import begin_download, begin_upload
 from stagecoach.ports.compute import JobDescription
 from stagecoach.ports.scheduler import JobPhase
@@ -133,6 +134,9 @@ async def _begin_transfers(world: World, known: Known) -> None:
             whole = await begin_upload(tools, caller, "alps", f"{home}/whole-{number}", len(content))
             assert world.put_by_client(whole, content)
             await begin_download(tools, caller, "alps", f"{home}/big.bin")
+            for system, account in (("alps", None), ("bora", "proj1")):
+                source, destination = RelayEnd("alps", f"{home}/big.bin"), RelayEnd(system, f"{home}/{system}-{number}", account)
+                await begin_relay(tools, caller, source, destination)
         await begin_download(tools, ALICE, "alps", "/home/alice/results", archive=Archive.TAR)
     transfers = await world.all_transfers()
     known.transfer_ids = [transfer.id for transfer in transfers]

@@ -12,7 +12,7 @@ ADMINISTRATION = {"get_accounts", "get_audit", "get_settings", "get_systems"}
 ORDINARY = {
     *("get_auth_methods", "get_health", "get_me", "get_tokens", "get_transfers", "get_transfer", "post_download"),
     *("get_system_status", "get_nodes", "get_partitions", "get_userinfo", "post_job", "get_jobs"),
-    *("get_ls", "get_stat", "post_mkdir", "post_direct_upload"),
+    *("get_ls", "get_stat", "post_mkdir", "post_direct_upload", "post_transfer"),
 }
 
 

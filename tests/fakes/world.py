@@ -200,7 +200,7 @@ class World:
 
     async def all_transfers(self) -> list[Transfer]:
         """Every row, oldest first."""
-        return list(reversed(await self.transfers.page(TransferFilter(limit=1000))))
+        return list(reversed(await self.transfers.page(TransferFilter(limit=1000, with_legs=True))))
 
     async def the_transfer(self) -> Transfer:
         """The only row."""

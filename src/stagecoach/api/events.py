@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
@@ -21,9 +22,9 @@ from stagecoach.core.errors import TooManyRequests
 from stagecoach.core.transfer import HistoryEntry, Transfer
 from stagecoach.flows.show_transfers import show_history
 from stagecoach.flows.toolbox import Toolbox
-from stagecoach.flows.watch_transfers import Watching
+from stagecoach.flows.watch_transfers import Watched, Watching
 from stagecoach.wire import transfers as wire
-from stagecoach.wire.views import view
+from stagecoach.wire.views import legs_view, watched_view
 
 _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 
@@ -101,7 +102,8 @@ async def get_events(
     ] = None,
 ) -> Response:
     """Server-sent events: `story` (a line of its story, from the first one on, its number as id), then as things happen
-    `state` (the transfer as GET /transfers/{id} shows it, without its story) and `progress` (its bytes).
+    `state` (the transfer as GET /transfers/{id} shows it, without its story) and `progress` (its bytes; between two systems
+    with those of both legs).
 
     Ends when the transfer has ended or the token has expired.
     """
@@ -111,17 +113,22 @@ async def get_events(
         return Response(status_code=204)
     streams: Streams = request.app.state.streams
     tokens: TokenChecker = request.app.state.tokens
-    events = _events(tools, streams.watching, tokens, caller, transfer.id, number)
+    events = _events(tools, streams.watching, tokens, caller, transfer, number)
     return _Stream(events, streams, caller.username, tools.settings.events.max_streams_per_user)
 
 
 async def _events(
-    tools: Toolbox, watching: Watching, tokens: TokenChecker, caller: Caller, transfer_id: str, number: int
+    tools: Toolbox, watching: Watching, tokens: TokenChecker, caller: Caller, transfer: Transfer, number: int
 ) -> AsyncIterator[bytes]:
     """``number`` is the last line of the story that is known already."""
     heartbeat_seconds = tools.settings.events.heartbeat_seconds
     told: Transfer | None = None
-    async with watching.watch(tools, transfer_id) as watched:
+    async with AsyncExitStack() as stack:
+        watched = await stack.enter_async_context(watching.watch(tools, transfer.id))
+        leg: Watched | None = None
+        if transfer.source_transfer_id is not None:
+            leg = await stack.enter_async_context(watching.watch(tools, transfer.source_transfer_id))
+            await leg.wait(None, heartbeat_seconds)
         while not watching.is_closed and (seconds_left := tokens.seconds_left(caller)) > 0:
             sight, is_silent = watched.latest, True
             if sight is not None:
@@ -129,7 +136,7 @@ async def _events(
                     if line.number > number:
                         number, is_silent = line.number, False
                         yield _story(line)
-                for event in _news(told, sight.transfer):
+                for event in _news(told, sight.transfer, leg.latest.transfer if leg is not None and leg.latest else None):
                     is_silent = False
                     yield event
                 told = sight.transfer
@@ -140,9 +147,10 @@ async def _events(
             await watched.wait(sight, min(heartbeat_seconds, seconds_left))
 
 
-def _news(before: Transfer | None, now: Transfer) -> list[bytes]:
+def _news(before: Transfer | None, now: Transfer, leg: Transfer | None) -> list[bytes]:
+    """``leg`` is the source leg of a relay, which is at work while the transfer waits for it."""
     if before is None or before.state is not now.state:
-        return [format_sse_event(event="state", data_str=view(now).model_dump_json(by_alias=True))]
+        return [format_sse_event(event="state", data_str=watched_view(now, leg).model_dump_json(by_alias=True))]
     if _counts(before) != _counts(now):
         progress = wire.ProgressEvent(
             id=now.id,
@@ -152,6 +160,7 @@ def _news(before: Transfer | None, now: Transfer) -> list[bytes]:
             rate_bytes_per_second=now.rate_bytes_per_second,
             file_count=now.file_count,
             files_moved=now.files_moved,
+            legs=legs_view(now, leg),
         )
         return [format_sse_event(event="progress", data_str=progress.model_dump_json(by_alias=True))]
     return []

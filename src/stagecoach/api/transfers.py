@@ -13,15 +13,17 @@ from stagecoach.api.problems import PROBLEM_ANSWERS
 from stagecoach.core.access import Caller
 from stagecoach.core.audit_log import Act
 from stagecoach.core.errors import Conflict
+from stagecoach.core.relays import require_no_leg
 from stagecoach.core.transfer import MEANING, Direction, State, TransferFilter
 from stagecoach.flows.cancel_transfer import cancel_transfer
 from stagecoach.flows.finish_transfer import finish_transfer, list_parts
+from stagecoach.flows.follow_leg import leg_of
 from stagecoach.flows.retry_transfer import retry_transfer
 from stagecoach.flows.show_transfers import list_transfers, show_history, show_own_transfer, show_webhook
 from stagecoach.flows.sign_urls import sign_download_url, sign_head_url
 from stagecoach.flows.toolbox import Toolbox
 from stagecoach.wire import transfers as wire
-from stagecoach.wire.views import view
+from stagecoach.wire.views import view, watched_view
 
 router = APIRouter(prefix="/transfers", tags=["transfers"], responses=PROBLEM_ANSWERS)
 # PostgreSQL takes no NUL in a text.
@@ -42,7 +44,7 @@ async def get_transfers(
     after: Annotated[str | None, Query(max_length=64, pattern=NO_NUL, description="`next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> wire.TransferPage:
-    """Newest first, the caller's own (an administrator's: everybody's)."""
+    """Newest first, the caller's own (an administrator's: everybody's). One between two systems is of both of them."""
     wanted = TransferFilter(
         owner=owner, system=system, direction=direction, states=tuple(state or ()), before_id=after, limit=limit + 1
     )
@@ -55,10 +57,11 @@ async def get_transfers(
 async def get_transfer(transfer_id: TransferId, caller: TransfersReader, tools: Tools) -> wire.TransferDetail:
     """State, bytes, rate, job, the reason in plain words, and the story so far."""
     transfer, history = await show_history(tools, caller, transfer_id)
+    leg = await leg_of(tools, transfer)
     lines = [wire.HistoryLine(at=line.at, state=line.state.value, message=line.message) for line in history]
     webhook = await show_webhook(tools, transfer)
     return wire.TransferDetail(
-        **view(transfer).model_dump(),
+        **watched_view(transfer, leg).model_dump(),
         history=lines,
         job_log=transfer.job_log,
         webhook=wire.WebhookView(host=webhook.host, pending=webhook.pending, trouble=webhook.trouble) if webhook else None,
@@ -138,6 +141,7 @@ async def get_download_url(
 
 async def _download_url(tools: Toolbox, caller: Caller, transfer_id: str) -> wire.DownloadUrl:
     transfer = await show_own_transfer(tools, caller, transfer_id)
+    require_no_leg(transfer)
     if transfer.direction is not Direction.DOWNLOAD:
         raise Conflict("This is no download; it has nothing to fetch.", data={"state": transfer.state.value})
     if transfer.state is not State.STAGED:

@@ -1,11 +1,12 @@
-"""``stagecoach cp``: one file or directory up or down."""
+"""``stagecoach cp``: one file or directory up, down, or from one system to another."""
 
 from __future__ import annotations
 
 import os
 import posixpath
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -13,7 +14,9 @@ from stagecoach.cli.progress import Legs
 from stagecoach.cli.running import AsJson, run
 from stagecoach.cli.words import Remote, as_remote, plain, require_text, summary
 from stagecoach.client import CarriedTransfer, Client, ServiceError
+from stagecoach.wire.transfers import TransferDetail
 
+T = TypeVar("T", bound=TransferDetail)
 HINT = "Directories are copied with: stagecoach cp -r"
 
 
@@ -26,7 +29,8 @@ def cp(
     account: Annotated[str | None, typer.Option(help="Account or project that the staging job is charged to.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Copy a file to a system, or from one; with -r a directory. A path that ends in / names a directory to copy into.
+    """Copy a file to a system, from one, or between two; with -r a directory. A path that ends in / names a directory to
+    copy into.
 
     A copied directory is made anew, beside its place, and stands there when it is whole: nothing is copied into another.
 
@@ -37,8 +41,10 @@ def cp(
         _upload(Path(source), remote_target, recursive, account, as_json)
     elif remote_source is not None and remote_target is None:
         _download(remote_source, Path(target), recursive, account, as_json)
+    elif remote_source is not None and remote_target is not None:
+        _send(remote_source, remote_target, recursive, account, as_json)
     else:
-        raise typer.BadParameter("one of the two is SYSTEM:/path and the other a local file (write ./name:/x for an odd name)")
+        raise typer.BadParameter("at least one of the two is SYSTEM:/path (write ./name:/x for a local file with an odd name)")
 
 
 def _upload(local: Path, remote: Remote, recursive: bool, account: str | None, as_json: bool) -> None:
@@ -83,19 +89,44 @@ def _download(remote: Remote, local: Path, recursive: bool, account: str | None,
         )
 
     async def work(client: Client) -> CarriedTransfer:
-        # Only the system knows what the path names; a refusal has made nothing.
-        try:
-            return await fetch(client, recursive)
-        except ServiceError as error:
-            if error.code == "not_a_file" and not recursive:
-                error.message += f" {HINT}"
-            if error.code != "not_a_directory" or not recursive:
-                raise
-        return await fetch(client, False)
+        return await _as_what_it_is(recursive, lambda archive: fetch(client, archive))
 
     run(as_json, work, show_carried, legs)
 
 
-def show_carried(transfer: CarriedTransfer) -> None:
+def _send(source: Remote, target: Remote, recursive: bool, account: str | None, as_json: bool) -> None:
+    path = (source.path.rstrip("/") or "/") if recursive else source.path
+    name, target_path = posixpath.basename(path), target.path
+    if not name:
+        raise typer.BadParameter(f"the source names a directory; name a file. {HINT}")
+    if target_path.endswith("/"):
+        target_path = posixpath.join(target_path, name)
+    require_text(path)
+    require_text(target_path)
+    legs = Legs()
+
+    async def send(client: Client, archive: bool) -> TransferDetail:
+        places = Remote(source.system, path), Remote(target.system, target_path)
+        return await client.send(*places, account=account, archive=archive, on_look=legs.cluster_leg, on_begun=legs.begun)
+
+    async def work(client: Client) -> TransferDetail:
+        return await _as_what_it_is(recursive, lambda archive: send(client, archive))
+
+    run(as_json, work, show_carried, legs)
+
+
+async def _as_what_it_is(recursive: bool, begin: Callable[[bool], Awaitable[T]]) -> T:
+    """Only the system knows what the source names; a refusal has made nothing."""
+    try:
+        return await begin(recursive)
+    except ServiceError as error:
+        if error.code == "not_a_file" and not recursive:
+            error.message += f" {HINT}"
+        if error.code != "not_a_directory" or not recursive:
+            raise
+    return await begin(False)
+
+
+def show_carried(transfer: TransferDetail) -> None:
     """The last line of a copy."""
     typer.echo(summary(transfer))

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from stagecoach.cli.running import Ongoing
-from stagecoach.cli.words import plain
+from stagecoach.cli.words import is_relay, plain
 from stagecoach.wire.transfers import TransferDetail
 
 
@@ -47,6 +47,9 @@ class Legs(Ongoing):
     def cluster_leg(self, transfer: TransferDetail) -> None:
         """For ``on_look``."""
         self._size_bytes = transfer.size_bytes
+        if is_relay(transfer) and transfer.source is not None:
+            self._add("relay", transfer.source.system, transfer.system)
+            self.client_leg(transfer.bytes_staged)
         self._add(transfer.direction)
         done = transfer.size_bytes if transfer.state in {"done", "staged"} else transfer.bytes_moved
         staged = transfer.direction == "upload" and transfer.state not in {"preparing", "receiving"}
@@ -58,10 +61,10 @@ class Legs(Ongoing):
             self._state = transfer.state
             self._say(f"{transfer.state}: {transfer.meaning}")
 
-    def _add(self, direction: str) -> None:
+    def _add(self, direction: str, source: str = "you", destination: str = "cluster") -> None:
         if self._tasks:
             return
-        names = {"client": "you → staging", "cluster": "staging → cluster"}
+        names = {"client": plain(f"{source} → staging"), "cluster": plain(f"staging → {destination}")}
         if direction == "download":
             names = {"cluster": "cluster → staging", "client": "staging → you"}
         for position, (leg, name) in enumerate(names.items()):

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from datetime import datetime
 
 import typer
 
+from stagecoach.client.places import Place, as_place
 from stagecoach.wire.transfers import TransferView
 
-_REMOTE = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*):(/.*)", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Remote:
-    """``SYSTEM:/path``."""
-
-    system: str
-    path: str
-
-
-def as_remote(place: str) -> Remote | None:
-    """None for a local path; one that looks like a remote place is written with ``./`` in front."""
-    found = _REMOTE.fullmatch(place)
-    return Remote(found[1], found[2]) if found else None
+Remote = Place
+as_remote = as_place
 
 
 def require_text(path: str) -> None:
@@ -54,10 +40,18 @@ def local_time(time: datetime | None) -> str:
     return "" if time is None else time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def is_relay(transfer: TransferView) -> bool:
+    """Whether it goes from one system to another (or the same one) through the staging area."""
+    return transfer.direction == "upload" and transfer.source is not None
+
+
 def summary(transfer: TransferView) -> str:
     """One line."""
     known = "size not known yet" if transfer.size_bytes is None else size(transfer.size_bytes)
     arrow = {"upload": "→", "download": "←"}.get(transfer.direction, transfer.operation or "")
     source = f"{transfer.source_path} → " if transfer.source_path is not None else ""
-    line = f"{transfer.id}  {transfer.state}  {arrow} {transfer.system}:{source}{transfer.path}  {known}"
+    what = f"{arrow} {transfer.system}:{source}{transfer.path}"
+    if is_relay(transfer) and transfer.source is not None:
+        what = f"{transfer.source.system}:{transfer.source.path} → {transfer.system}:{transfer.path}"
+    line = f"{transfer.id}  {transfer.state}  {what}  {known}"
     return plain(f"{line}  {transfer.reason}" if transfer.reason and transfer.state != "done" else line)

@@ -3,6 +3,7 @@
 from stagecoach.client.asking import TokenSource
 from stagecoach.client.client import Client
 from stagecoach.client.errors import ClientError, ServiceError, TransferFailed
+from stagecoach.client.places import Place
 from stagecoach.client.results import CarriedTransfer, ClientLeg
 
-__all__ = ["CarriedTransfer", "Client", "ClientError", "ClientLeg", "ServiceError", "TokenSource", "TransferFailed"]
+__all__ = ["CarriedTransfer", "Client", "ClientError", "ClientLeg", "Place", "ServiceError", "TokenSource", "TransferFailed"]

@@ -14,13 +14,14 @@ from stagecoach.client.errors import ServiceError, TransferFailed
 from stagecoach.client.journal import Journal, Record, state_home
 from stagecoach.client.legs import UploadLeg, fetch_object, real_target
 from stagecoach.client.moving import ReportBytes
+from stagecoach.client.places import Place
 from stagecoach.client.results import CarriedTransfer
 from stagecoach.client.service import ENDS, OnLook, Service, require_hope
 from stagecoach.client.sources import Source, look_at_source
 from stagecoach.client.targets import remove_hidden, require_place
 from stagecoach.mover.stagecoach_mover import MOST_CONNECTIONS
 from stagecoach.wire.firecrest import S3Directives, TransferAnswer
-from stagecoach.wire.transfers import TransferView
+from stagecoach.wire.transfers import TransferDetail, TransferView
 
 OnBegun = Callable[[str], None]
 """Gets the transfer's id as soon as there is one."""
@@ -35,7 +36,8 @@ class Client(Service):
 
     ``upload``, ``download`` and ``resume`` take three callbacks: ``report`` gets the bytes of the client's own leg so
     far, ``on_look`` sees the transfer again and again while the cluster's leg runs, ``on_begun`` gets its id. Whatever
-    ends one of them before its time (a cancelled task, a crash), ``resume`` goes on with the transfer later.
+    ends one of them before its time (a cancelled task, a crash), ``resume`` goes on with the transfer later. ``send``,
+    from one system to another, has no leg of the client's.
 
     Raises:
         ServiceError: the service answered with a problem, or cannot be reached.
@@ -116,6 +118,29 @@ class Client(Service):
         begun = await self._begun(beginning, record, on_begun)
         return await self._receive(begun.transfer_id, target, report, on_look)
 
+    async def send(
+        self,
+        source: Place | str,
+        destination: Place | str,
+        *,
+        account: str | None = None,
+        archive: bool = False,
+        on_look: OnLook | None = None,
+        on_begun: OnBegun | None = None,
+    ) -> TransferDetail:
+        """Have a file go from one system to another, each written ``SYSTEM:/path``, and wait until it is at its place.
+
+        With ``archive`` it is a directory, which becomes a new one there. No byte passes through this machine: who stops
+        waiting stops nothing, and ``wait`` or ``resume`` waits again.
+        """
+        beginning = self.begin_transfer(source, destination, account=account, archive=archive)
+        begun, was_cancelled = await _to_its_end(beginning)
+        if on_begun is not None:
+            on_begun(begun.transfer.id)
+        if was_cancelled:
+            raise asyncio.CancelledError
+        return await self.wait(begun.transfer.id, on_look)
+
     async def resume(
         self,
         transfer_id: str,
@@ -142,7 +167,8 @@ class Client(Service):
             require_hope(transfer)
             return CarriedTransfer.of(transfer, None)
         is_upload = transfer.direction == "upload"
-        if is_upload and transfer.state not in {"preparing", "receiving"}:
+        has_no_client = transfer.source is not None and transfer.destination is not None
+        if has_no_client or (is_upload and transfer.state not in {"preparing", "receiving"}):
             journal.remove()
             return CarriedTransfer.of(await self.wait(transfer_id, on_look), None)
         if local is None and record is None:

@@ -12,9 +12,11 @@ import httpx
 
 from stagecoach.client.asking import Asking, Clock, TokenSource
 from stagecoach.client.errors import ServiceError, TransferFailed
+from stagecoach.client.places import Place, the_place
 from stagecoach.wire.filesystem import ListingAnswer
 from stagecoach.wire.firecrest import TransferAnswer
 from stagecoach.wire.identity import AuthMethods
+from stagecoach.wire.new_transfers import BegunTransfer
 from stagecoach.wire.transfers import DownloadUrl, PartsView, TransferDetail, TransferPage, TransferView
 
 FIRST_LOOK_SECONDS = 0.2
@@ -115,12 +117,35 @@ class Service:
         given = {name: value for name, value in more.items() if value is not None}
         body = {"path": path, "transferDirectives": directives, "account": account, **given}
         route = f"/filesystem/{quote(system, safe='')}/transfer/{direction}"
-        # With its key it may be asked again: a lost answer never begins a second transfer.
+        return TransferAnswer.model_validate(await self._post_once(route, body, idempotency_key))
+
+    async def begin_transfer(
+        self,
+        source: Place | str,
+        destination: Place | str,
+        *,
+        account: str | None = None,
+        archive: bool = False,
+        webhook_url: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> BegunTransfer:
+        """Begin a transfer from one system to another, both written ``SYSTEM:/path``. The rest as for an upload.
+
+        Raises also ValueError: one of the two is no place on a system.
+        """
+        ends = {name: the_place(end) for name, end in (("source", source), ("destination", destination))}
+        body: dict[str, Any] = {name: {"system": end.system, "path": end.path} for name, end in ends.items()}
+        more = {"account": account, "webhookUrl": webhook_url, "archive": "tar" if archive else None}
+        body |= {name: value for name, value in more.items() if value is not None}
+        return BegunTransfer.model_validate(await self._post_once("/transfers", body, idempotency_key))
+
+    async def _post_once(self, route: str, body: dict[str, Any], idempotency_key: str | None) -> Any:
+        """Begins a transfer; with its key it may be asked again: a lost answer never begins a second one."""
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         deadline = self.clock.monotonic() + PREPARING_PATIENCE_SECONDS
         while True:
             try:
-                return TransferAnswer.model_validate(await self._asking.ask("POST", route, json=body, headers=headers))
+                return await self._asking.ask("POST", route, json=body, headers=headers)
             except ServiceError as error:
                 # A process that died while it prepared the transfer is waited for until the service has given it up.
                 if error.code != "request_under_way" or self.clock.monotonic() > deadline:

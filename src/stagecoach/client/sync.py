@@ -13,6 +13,7 @@ from stagecoach.client.asking import TokenSource
 from stagecoach.client.client import Client as AsyncClient
 from stagecoach.client.client import OnBegun
 from stagecoach.client.moving import ReportBytes
+from stagecoach.client.places import Place
 from stagecoach.client.results import CarriedTransfer
 from stagecoach.client.service import OnLook
 from stagecoach.wire.filesystem import ListingAnswer
@@ -87,6 +88,20 @@ class Client:
         """Fetch a file (with ``archive`` a directory); it is at ``local`` only when all of it is here and verified."""
         options: dict[str, Any] = {"account": account, "archive": archive, "on_look": on_look, "on_begun": on_begun}
         return self._run(self._client.download(system, remote_path, local, report, **options))
+
+    def send(
+        self,
+        source: Place | str,
+        destination: Place | str,
+        *,
+        account: str | None = None,
+        archive: bool = False,
+        on_look: OnLook | None = None,
+        on_begun: OnBegun | None = None,
+    ) -> TransferDetail:
+        """Have a file (with ``archive`` a directory) go from one system to another, and wait until it is at its place."""
+        options: dict[str, Any] = {"account": account, "archive": archive, "on_look": on_look, "on_begun": on_begun}
+        return self._run(self._client.send(source, destination, **options))
 
     def resume(
         self,

@@ -118,8 +118,8 @@ def _why_extra_job(thing: Thing, row: Transfer, age_seconds: float) -> str | Non
 
 def why_broken(row: Transfer, *, has_object: bool, has_multipart: bool) -> str | None:
     """What the store should hold for a transfer in its state, and does not."""
-    if row.direction is Direction.WITHIN:
-        return None
+    if row.direction is Direction.WITHIN or (row.is_relay and row.state is State.RECEIVING):
+        return None  # It has nothing there; of a relay its source leg is looked at.
     if row.state not in {State.RECEIVING, State.STAGED, State.QUEUED, State.MOVING} or has_object:
         return None
     grows = row.state is State.RECEIVING if row.direction is Direction.UPLOAD else row.state is not State.STAGED

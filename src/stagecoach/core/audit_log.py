@@ -16,6 +16,7 @@ class Act(StrEnum):
 
     UPLOAD_BEGUN = "transfer.upload"
     DOWNLOAD_BEGUN = "transfer.download"
+    RELAY_BEGUN = "transfer.relay"
     MOVE_BEGUN = "transfer.mv"
     COPY_BEGUN = "transfer.cp"
     REMOVAL_BEGUN = "transfer.rm"

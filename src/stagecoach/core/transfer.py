@@ -159,11 +159,27 @@ class Transfer:
     """What is done ``within`` the system; ``path`` is then its target, or what is removed."""
     source_path: str | None = None
     real_source_path: str | None = None
-    """Of an operation that has one, as ``path`` and ``real_path``."""
+    """Of an operation that has one, as ``path`` and ``real_path``. Of a relay the former alone: the latter is its leg's."""
     operation_options: OperationOptions | None = None
     file_count: int | None = None
     """Files, directories and links that the operation's job has found to work on; None until it has."""
     files_moved: int = 0
+    source_transfer_id: str | None = None
+    """Of a relay: its source leg, the download whose staged object this upload brings to its place."""
+    source_system: str | None = None
+    """Of a relay: the system of its source leg; ``source_path`` is then the path there."""
+    relay_of: str | None = None
+    """Of a source leg: the relay that it belongs to, which is what people see."""
+
+    @property
+    def is_relay(self) -> bool:
+        """Whether a source leg, and no client, puts what this upload brings to its place."""
+        return self.source_transfer_id is not None
+
+    @property
+    def object_key(self) -> str:
+        """Of the staging object, which a relay shares with its source leg."""
+        return names.object_key(self.source_transfer_id or self.id)
 
     @property
     def is_measured_by_job(self) -> bool:
@@ -223,7 +239,10 @@ class HistoryEntry:
 
 @dataclass(frozen=True, slots=True)
 class TransferFilter:
-    """Which transfers to list; None does not filter. ``before_id`` continues a listing (newest first)."""
+    """Which transfers to list; None does not filter. ``before_id`` continues a listing (newest first).
+
+    A relay is of both its systems. Its source leg is no transfer of its own, and comes only ``with_legs``.
+    """
 
     owner: str | None = None
     system: str | None = None
@@ -231,3 +250,4 @@ class TransferFilter:
     states: tuple[State, ...] = ()
     before_id: str | None = None
     limit: int = 50
+    with_legs: bool = False

@@ -48,7 +48,9 @@ class Inventory:
         """By system: how many transfers have not ended, and bytes of all those that may be in the staging area."""
         moved, staged = transfers.c.bytes_moved, transfers.c.bytes_staged
         known = func.coalesce(transfers.c.size_bytes, case((moved > staged, moved), else_=staged))
-        size = case((transfers.c.direction == Direction.WITHIN.value, 0), else_=known)
+        # A relay's object is counted where its source leg is.
+        is_of_others = or_(transfers.c.direction == Direction.WITHIN.value, transfers.c.source_transfer_id.is_not(None))
+        size = case((is_of_others, 0), else_=known)
         is_open = transfers.c.state.not_in([state.value for state in ENDS])
         query = (
             select(transfers.c.system, func.count().filter(is_open), func.sum(size))
@@ -122,10 +124,15 @@ class Inventory:
             await connection.execute(delete(buckets).where(buckets.c.name == name))
 
     async def forget_ended(self, before: datetime, limit: int) -> int:
-        """Remove at most ``limit`` rows that were over ``before``, with their stories. Returns how many."""
+        """Remove at most ``limit`` rows that were over ``before``, with their stories. Returns how many.
+
+        The source leg of a relay stays until the relay has gone.
+        """
+        relay = transfers.alias()
+        is_of_relay = exists().where(relay.c.id == transfers.c.relay_of)
         old = (
             select(transfers.c.id)
-            .where(_IS_OVER, transfers.c.next_check_at.is_(None), transfers.c.updated_at < before)
+            .where(_IS_OVER, transfers.c.next_check_at.is_(None), transfers.c.updated_at < before, not_(is_of_relay))
             .order_by(transfers.c.id)
             .limit(limit)
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -40,6 +40,15 @@ _PUT_OFF = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class NewRow:
+    """A transfer to be added, the first line of its story, and what it must be within."""
+
+    transfer: Transfer
+    message: str
+    bounds: Bounds | None = None
+
+
 class Transfers:
     """The transfers table behind plain methods."""
 
@@ -54,17 +63,19 @@ class Transfers:
         With ``bounds``, only if they leave room for it, however many ask at once. Raises as ``require_within`` does, and
             RequestUnderWay: another row of its owner has its idempotency key.
         """
+        await self.add_together([NewRow(transfer, message, bounds)])
+
+    async def add_together(self, rows: Sequence[NewRow]) -> None:
+        """As :func:`add`: all of them or none. Each is counted against what is there with those before it."""
         try:
             async with writing(self._engine) as connection:
-                if bounds is not None:
+                if any(row.bounds is not None for row in rows):
                     await take_turn(connection, Turn.COUNT_TRANSFERS)
                     # Its twin, that took the last place a moment ago, is no reason to refuse it.
-                    if transfer.idempotency_key is not None and await _has_key(connection, transfer):
+                    if any([await _has_key(connection, row.transfer) for row in rows]):
                         raise _under_way()
-                    usage = await read_usage(connection, transfer.owner, transfer.system, bounds, transfer.created_at)
-                    require_within(bounds, usage, transfer.system, transfer.size_bytes, transfer.created_at)
-                await connection.execute(insert(transfers).values(**_to_row(transfer)))
-                await connection.execute(insert(transfer_history).values(**_story(transfer, message)))
+                for row in rows:
+                    await _insert(connection, row)
         except IntegrityError as error:
             # PostgreSQL names the index, SQLite its columns.
             if "idempotency" not in str(error.orig):
@@ -126,7 +137,9 @@ class Transfers:
         if wanted.owner is not None:
             query = query.where(transfers.c.owner == wanted.owner)
         if wanted.system is not None:
-            query = query.where(transfers.c.system == wanted.system)
+            query = query.where(or_(transfers.c.system == wanted.system, transfers.c.source_system == wanted.system))
+        if not wanted.with_legs:
+            query = query.where(transfers.c.relay_of.is_(None))
         if wanted.direction is not None:
             query = query.where(transfers.c.direction == wanted.direction.value)
         if wanted.states:
@@ -274,6 +287,18 @@ class Transfers:
             )
             return {row[0] for row in found if versions[row[0]] == row[1]}
 
+    async def wake(self, transfer_id: str, now: datetime) -> None:
+        """Have a worker look at a transfer that is ``receiving`` at once: there is news for it.
+
+        It gets a new version, so that a look that is under way, and has not seen the news, does not put it off.
+        """
+        async with writing(self._engine) as connection:
+            await connection.execute(
+                update(transfers)
+                .where(transfers.c.id == transfer_id, transfers.c.state == State.RECEIVING.value)
+                .values(next_check_at=now, lease_owner=None, lease_until=None, version=transfers.c.version + 1)
+            )
+
     async def demand_cleaning(self, transfer_id: str, now: datetime) -> None:
         """Have an ended transfer cleaned once more: something may have been made for it after it was cleaned.
 
@@ -295,7 +320,20 @@ def _under_way() -> RequestUnderWay:
     return RequestUnderWay("A request with this idempotency key came at the same time; ask again in a moment.")
 
 
+async def _insert(connection: AsyncConnection, row: NewRow) -> None:
+    transfer, bounds = row.transfer, row.bounds
+    if bounds is not None:
+        usage = await read_usage(connection, transfer.owner, transfer.system, bounds, transfer.created_at)
+        # What a relay stages is its source leg's.
+        size_bytes = 0 if transfer.is_relay else transfer.size_bytes
+        require_within(bounds, usage, transfer.system, size_bytes, transfer.created_at)
+    await connection.execute(insert(transfers).values(**_to_row(transfer)))
+    await connection.execute(insert(transfer_history).values(**_story(transfer, row.message)))
+
+
 async def _has_key(connection: AsyncConnection, transfer: Transfer) -> bool:
+    if transfer.idempotency_key is None:
+        return False
     wanted = (transfers.c.owner == transfer.owner, transfers.c.idempotency_key == transfer.idempotency_key)
     return (await connection.execute(select(transfers.c.id).where(*wanted))).first() is not None
 

@@ -27,7 +27,9 @@ async def read_usage(connection: AsyncConnection, owner: str, system: str, bound
     )
     moved, staged = transfers.c.bytes_moved, transfers.c.bytes_staged
     known = func.coalesce(transfers.c.size_bytes, case((moved > staged, moved), else_=staged))
-    size = case((transfers.c.direction == Direction.WITHIN.value, 0), else_=known)
+    # A relay's object is its source leg's, and counts once.
+    is_of_others = or_(transfers.c.direction == Direction.WITHIN.value, transfers.c.source_transfer_id.is_not(None))
+    size = case((is_of_others, 0), else_=known)
     counted = select(
         func.count().filter(and_(is_open, mine)),
         func.count().filter(is_open),

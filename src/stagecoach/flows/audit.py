@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from stagecoach.core.audit import Finding, Kind, Thing, why_broken, why_orphan, why_stuck
-from stagecoach.core.names import object_key
 from stagecoach.core.transfer import Transfer
 from stagecoach.flows.audit_looks import Scope, Seen, look_at_store, look_at_system
 from stagecoach.flows.toolbox import Toolbox
@@ -101,7 +100,7 @@ class _Judge:
         objects = {(thing.place, thing.name) for thing in store.things if thing.kind is Kind.OBJECT}
         multiparts = {(thing.place, thing.name, thing.upload_id) for thing in store.things if thing.kind is Kind.MULTIPART}
         for row in self._rows.values():
-            key = object_key(row.id)
+            key = row.object_key
             listed = {"has_object": (row.bucket, key) in objects, "has_multipart": (row.bucket, key, row.upload_id) in multiparts}
             settled = (self._tools.now() - row.changed_at).total_seconds() >= self._scope.grace_seconds
             if row.bucket not in store.whole or not settled or why_broken(row, **listed) is None:

@@ -19,23 +19,14 @@ from stagecoach.flows.abandon_request import abandon_request
 from stagecoach.flows.answer_again import RepeatableRequest, find_begun
 from stagecoach.flows.check_bounds import bounds_of, check_bounds
 from stagecoach.flows.choose_system import find_destination, find_source, granted
+from stagecoach.flows.look_at_ends import look_at_destination, look_at_origin
 from stagecoach.flows.look_at_files import (
     End,
-    look_at_new_directory,
-    look_at_source,
-    look_at_source_directory,
-    look_at_target,
-)
-from stagecoach.flows.look_at_nodes import (
-    look_at_new_node_directory,
-    look_at_node_source,
-    look_at_node_source_directory,
-    look_at_node_target,
 )
 from stagecoach.flows.sign_urls import sign_complete_url, sign_download_url, sign_part_urls
 from stagecoach.flows.submit_job import (
     checked_account,
-    choose_job_directory,
+    job_directory_of,
     prepare_job_directory,
     submit_job,
     waits_held,
@@ -93,17 +84,14 @@ async def begin_upload(
     if (earlier := await find_begun(tools, caller, repeatable)) is not None:
         return _upload_again(tools, earlier)
     checked = checked_account(system, account)
-    _check_size(system, size_bytes)
+    check_size(system, size_bytes)
     plan_parts(size_bytes, tools.settings.s3.max_part_size_bytes, tools.settings.s3.min_part_size_bytes)
     await check_bounds(tools, caller, system, size_bytes, repeatable)
     if archive is not None:
         _check_archive_size(size_bytes)
-    look = look_at_target if archive is None else look_at_new_directory
-    if system.node_id is not None:
-        look = look_at_node_target if archive is None else look_at_new_node_directory
-    _check_webhook(tools, webhook_url)
-    target = await look(system, caller.username, path, size_bytes)
-    transfer = _new_transfer(tools, caller, system, Direction.UPLOAD, target, checked, archive, webhook_url)
+    check_webhook(tools, webhook_url)
+    target = await look_at_destination(system, caller.username, path, size_bytes, archive)
+    transfer = new_transfer(tools, caller, system, Direction.UPLOAD, target, checked, archive, webhook_url)
     transfer = with_digests(transfer, digests or {}, part_digests or {})
     try:
         async with granted(tools, caller, system, target.real_path, size_bytes):
@@ -135,14 +123,11 @@ async def begin_download(
         return _download_again(tools, earlier)
     checked = checked_account(system, account)
     await check_bounds(tools, caller, system, None, repeatable)
-    look = look_at_source if archive is None else look_at_source_directory
-    if system.node_id is not None:
-        look = look_at_node_source if archive is None else look_at_node_source_directory
-    _check_webhook(tools, webhook_url)
-    source = await look(system, caller.username, path)
+    check_webhook(tools, webhook_url)
+    source = await look_at_origin(system, caller.username, path, archive)
     if source.size_bytes is not None:
-        _check_size(system, source.size_bytes)
-    transfer = _new_transfer(tools, caller, system, Direction.DOWNLOAD, source, checked, archive, webhook_url)
+        check_size(system, source.size_bytes)
+    transfer = new_transfer(tools, caller, system, Direction.DOWNLOAD, source, checked, archive, webhook_url)
     try:
         transfer = await _make(tools, transfer, repeatable)
     except RequestUnderWay:
@@ -168,13 +153,15 @@ def _download_again(tools: Toolbox, transfer: Transfer) -> BegunDownload:
     return BegunDownload(transfer, "" if is_over else sign_download_url(tools, transfer), is_repeated=True)
 
 
-def _check_webhook(tools: Toolbox, url: str | None) -> None:
+def check_webhook(tools: Toolbox, url: str | None) -> None:
+    """Raises WebhookRefused."""
     if url is not None:
         webhooks = tools.settings.webhooks
         webhook_target(url, webhooks.allowed_hosts, allow_http=webhooks.allow_http)
 
 
-def _check_size(system: System, size_bytes: int) -> None:
+def check_size(system: System, size_bytes: int) -> None:
+    """Raises SizeRefused: above the system's limit."""
     limit = system.settings.limits.max_file_size_bytes
     if limit is not None and size_bytes > limit:
         raise SizeRefused(
@@ -191,7 +178,7 @@ def _check_archive_size(size_bytes: int) -> None:
         )
 
 
-def _new_transfer(
+def new_transfer(
     tools: Toolbox,
     caller: Caller,
     system: System,
@@ -201,6 +188,7 @@ def _new_transfer(
     archive: Archive | None,
     webhook_url: str | None,
 ) -> Transfer:
+    """``preparing``. Nothing is made and nothing saved. Raises SizeRefused."""
     now, transfer_id, s3 = tools.now(), tools.new_id(), tools.settings.s3
     if end.size_bytes is None:
         offer = offer_parts(system.settings.limits.max_file_size_bytes, s3.max_part_size_bytes, s3.min_part_size_bytes)
@@ -236,12 +224,15 @@ async def _make(tools: Toolbox, transfer: Transfer, repeatable: RepeatableReques
     if repeatable is not None:
         transfer = replace(transfer, idempotency_key=repeatable.idempotency_key, request_digest=repeatable.digest)
     system = tools.system(transfer.system)
-    if not transfer.is_on_node:
-        directory = await choose_job_directory(system, transfer.owner, transfer.id)
-        transfer = replace(transfer, job_directory=directory)
+    transfer = replace(transfer, job_directory=await job_directory_of(system, transfer.owner, transfer.id))
     size = "" if transfer.size_bytes is None else f" of {transfer.size_bytes} bytes"
     asked = f"{transfer.direction.value.capitalize()} of a {transfer.what}{size} asked for."
     await tools.transfers.add(transfer, asked, bounds_of(tools, system))
+    return await make_outside(tools, transfer)
+
+
+async def make_outside(tools: Toolbox, transfer: Transfer) -> Transfer:
+    """Multipart, ticket and job of a row that is ``preparing``; all is taken back when a step fails."""
     later = transfer.next_check_at
     try:
         upload_id = await _open_multipart(tools, transfer)

@@ -13,9 +13,11 @@ from datetime import datetime
 from stagecoach.core.access import Caller
 from stagecoach.core.errors import Conflict, StagecoachError, StaleVersion
 from stagecoach.core.operations import Operation
+from stagecoach.core.relays import require_no_leg
 from stagecoach.core.state_machine import Event, advance
 from stagecoach.core.transfer import Direction, State, Transfer
-from stagecoach.flows.clean_up import clean_up_now, end_job, remove_leftovers, seconds_until_last_look
+from stagecoach.flows.clean_up import clean_up, clean_up_now, end_job, remove_leftovers, seconds_until_last_look
+from stagecoach.flows.follow_leg import NOT_NEEDED, end_leg
 from stagecoach.flows.job_words import job_receipt
 from stagecoach.flows.show_transfers import show_transfer
 from stagecoach.flows.toolbox import Toolbox
@@ -59,6 +61,7 @@ async def cancel_transfer(tools: Toolbox, caller: Caller, transfer_id: str) -> T
 async def _promise(tools: Toolbox, caller: Caller, transfer_id: str) -> Transfer:
     for _ in range(10):
         transfer = await show_transfer(tools, caller, transfer_id)
+        require_no_leg(transfer)
         if transfer.state in {State.CANCELLED, State.CANCELLING}:
             return transfer
         if transfer.retry_until is not None and transfer.state is State.FAILED:
@@ -97,9 +100,27 @@ async def carry_out_cancel(tools: Toolbox, transfer: Transfer) -> Transfer:
             done = advance(transfer, Event.CANCEL_TOO_LATE, tools.now(), reason=reason)
             return replace(done, bytes_moved=receipt.size_bytes, proved=receipt.proved)
     cleaned = await remove_leftovers(tools, transfer)
+    if transfer.is_relay and not cleaned.cleaned:
+        await _carry_out_for_leg(tools, transfer)
+        cleaned = await remove_leftovers(tools, transfer)
     if not cleaned.cleaned:
         return transfer
-    return advance(cleaned, Event.CANCEL_DONE, tools.now(), reason="Cancelled on request.")
+    reason = "Cancelled on request." if transfer.relay_of is None else NOT_NEEDED
+    return advance(cleaned, Event.CANCEL_DONE, tools.now(), reason=reason)
+
+
+async def _carry_out_for_leg(tools: Toolbox, relay: Transfer) -> None:
+    """One attempt to end the source leg now; the worker goes on with it else. Saves the leg."""
+    try:
+        leg = await end_leg(tools, relay)
+        if leg is None or (leg.state.is_end and leg.cleaned):
+            return
+        after = await (carry_out_cancel if leg.state is State.CANCELLING else clean_up)(tools, leg)
+        if after.state.is_end and after.cleaned:
+            messages = [end_message(after)] if leg.state is State.CANCELLING else []
+            await tools.transfers.save(after, *messages, next_check_at=None)
+    except StaleVersion:
+        log.info("transfer %s: another process ends its source leg", relay.id)
 
 
 def end_message(transfer: Transfer) -> str:

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from stagecoach.core.access import Caller
 from stagecoach.core.errors import StagecoachError
-from stagecoach.core.nodes import covering_grant, node_id_of
+from stagecoach.core.nodes import Grant, covering_grant, node_id_of
+from stagecoach.core.transfer import Transfer
 from stagecoach.flows.find_node import node_to_send_to, own_node
 from stagecoach.flows.toolbox import System, Toolbox
 
@@ -45,14 +46,29 @@ async def granted(tools: Toolbox, caller: Caller, system: System, path: str, siz
     if node is None or node.owner == caller.username:
         yield
         return
-    while True:
-        grants = await tools.node_grants.live_of(node.id, caller.username, tools.now())
-        grant = covering_grant(grants, path, size_bytes, tools.now())
-        if await tools.node_grants.use(grant.id, size_bytes, tools.now()):
-            break
-        # Somebody used it up, or took it away, since it was read.
+    grant = await _used_grant(tools, node.id, caller.username, path, size_bytes)
     try:
         yield
     except StagecoachError:
         await tools.node_grants.give_back(grant.id, size_bytes)
         raise
+
+
+async def count_measured(tools: Toolbox, transfer: Transfer, size_bytes: int) -> None:
+    """What was measured on its way counts against the grant once it is known; nothing on one's own node or on a cluster.
+
+    Raises as :func:`granted`.
+    """
+    node_id = node_id_of(transfer.system)
+    node = await tools.nodes.get(node_id) if node_id is not None else None
+    if node is not None and node.owner != transfer.owner:
+        await _used_grant(tools, node.id, transfer.owner, transfer.real_path, size_bytes)
+
+
+async def _used_grant(tools: Toolbox, node_id: str, username: str, path: str, size_bytes: int) -> Grant:
+    while True:
+        grants = await tools.node_grants.live_of(node_id, username, tools.now())
+        grant = covering_grant(grants, path, size_bytes, tools.now())
+        if await tools.node_grants.use(grant.id, size_bytes, tools.now()):
+            return grant
+        # Somebody used it up, or took it away, since it was read.

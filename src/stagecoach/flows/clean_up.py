@@ -13,6 +13,7 @@ from stagecoach.core import names
 from stagecoach.core.errors import StagecoachError, StaleVersion, SystemNotFound
 from stagecoach.core.job_scripts import ERROR_FILE, OUTPUT_FILE
 from stagecoach.core.transfer import Direction, State, Transfer
+from stagecoach.flows.follow_leg import leg_is_gone
 from stagecoach.flows.toolbox import System, Toolbox
 from stagecoach.ports.scheduler import JobKey, JobReport
 
@@ -45,12 +46,14 @@ async def clean_up(tools: Toolbox, transfer: Transfer) -> Transfer:
 
 async def remove_leftovers(tools: Toolbox, transfer: Transfer) -> Transfer:
     """As :func:`clean_up`, for a transfer whose job is known to have ended."""
+    # First its leg's end is written down, so that neither system waits for the other.
+    is_alone = await leg_is_gone(tools, transfer)
     await remove_staged_data(tools, transfer)
     removed = await remove_from_system(tools, transfer)
     waited = tools.now() - transfer.changed_at
     if transfer.submission_tried and transfer.job_id is None and waited < timedelta(seconds=LATE_JOB_SECONDS):
         return transfer
-    return replace(removed, cleaned=True)
+    return replace(removed, cleaned=is_alone)
 
 
 async def clean_up_now(tools: Toolbox, transfer: Transfer) -> Transfer:
@@ -69,7 +72,7 @@ async def clean_up_now(tools: Toolbox, transfer: Transfer) -> Transfer:
 
 def seconds_until_last_look(transfer: Transfer) -> float | None:
     """When a cleaned transfer's staged data is looked for once more; None: never."""
-    could_complete_late = transfer.direction is Direction.UPLOAD and transfer.state is not State.DONE
+    could_complete_late = transfer.direction is Direction.UPLOAD and not transfer.is_relay and transfer.state is not State.DONE
     return LAST_LOOK_SECONDS if could_complete_late else None
 
 

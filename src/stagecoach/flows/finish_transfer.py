@@ -11,6 +11,7 @@ from stagecoach.core.access import Caller
 from stagecoach.core.digests import PartDigests, differing_parts, is_md5, with_digests
 from stagecoach.core.errors import Conflict, PartsDiffer, PartsMissing, StaleVersion
 from stagecoach.core.parts import multipart_etag
+from stagecoach.core.relays import require_no_leg
 from stagecoach.core.state_machine import Event, advance
 from stagecoach.core.transfer import Direction, State, Transfer, WaitPolicy
 from stagecoach.flows.receive_object import receive_object
@@ -69,7 +70,9 @@ async def finish_transfer(
     """
     for _ in range(10):
         transfer = await show_own_transfer(tools, caller, transfer_id)
+        require_no_leg(transfer)
         try:
+            _require_client(transfer)
             if transfer.operation is not None:
                 raise Conflict(_ENDS_BY_ITSELF, data={"state": transfer.state.value})
             if transfer.direction is Direction.DOWNLOAD:
@@ -143,7 +146,16 @@ async def _finish_download(tools: Toolbox, transfer: Transfer) -> Transfer:
     return saved
 
 
+def _require_client(transfer: Transfer) -> None:
+    if transfer.is_relay:
+        raise Conflict(
+            "This transfer goes from one system to another; no client puts its parts, and it ends by itself.",
+            data={"state": transfer.state.value},
+        )
+
+
 def _require_receiving(transfer: Transfer) -> None:
+    _require_client(transfer)
     if transfer.operation is not None:
         raise Conflict(_ENDS_BY_ITSELF, data={"state": transfer.state.value})
     if transfer.direction is not Direction.UPLOAD:

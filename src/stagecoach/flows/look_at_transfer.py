@@ -8,12 +8,13 @@ from datetime import datetime
 from stagecoach.core import names
 from stagecoach.core.polling import next_look_seconds
 from stagecoach.core.state_machine import Event, advance
-from stagecoach.core.transfer import Direction, State, Transfer, WaitPolicy
+from stagecoach.core.transfer import ENDS, Direction, State, Transfer, WaitPolicy
 from stagecoach.core.waiting_words import why_it_waits
 from stagecoach.flows.cancel_transfer import carry_out_cancel, end_message
 from stagecoach.flows.clean_up import CLEANING_LOOK_SECONDS, clean_up, remove_staged_data, seconds_until_last_look
 from stagecoach.flows.fail_transfer import end_line, fail
 from stagecoach.flows.follow_job import follow_by_words, follow_job, see_job_out
+from stagecoach.flows.follow_leg import look_at_leg, look_at_relay, wake_relay
 from stagecoach.flows.keep_failed import keep_for_retry
 from stagecoach.flows.receive_object import receive_object
 from stagecoach.flows.release_job import release_job
@@ -45,7 +46,7 @@ async def look_at_transfer(tools: Toolbox, transfer: Transfer, report: JobReport
     if transfer.state is State.STAGED and transfer.direction is Direction.UPLOAD and not _is_over(tools, transfer):
         await save_submitted(tools, await release_job(tools, transfer))
         return
-    if transfer.job_id is None and transfer.state in {State.QUEUED, State.RECEIVING} and not _is_over(tools, transfer):
+    if _lacks_job(transfer) and not _is_over(tools, transfer):
         is_held = transfer.state is State.RECEIVING and waits_held(transfer)
         await save_submitted(tools, await submit_attempt(tools, transfer, held=is_held))
         return
@@ -57,6 +58,13 @@ async def look_at_transfer(tools: Toolbox, transfer: Transfer, report: JobReport
     if look.transfer.state is State.QUEUED:
         reason = why_it_waits(look.transfer.job_reason)
     await _save_look(tools, transfer, replace(look, transfer=replace(look.transfer, failed_looks=0, reason=reason)))
+
+
+def _lacks_job(transfer: Transfer) -> bool:
+    """Whether the next attempt is to be submitted. A relay's first job is, when its object is whole."""
+    if transfer.state is State.RECEIVING and transfer.is_relay:
+        return False
+    return transfer.job_id is None and transfer.state in {State.QUEUED, State.RECEIVING}
 
 
 async def look_between_asks(tools: Toolbox, transfer: Transfer) -> None:
@@ -80,11 +88,20 @@ async def _save_look(tools: Toolbox, transfer: Transfer, look: Look) -> None:
     messages = (look.message,) if look.message else ()
     next_check_at = tools.soon(look.next_seconds) if look.next_seconds is not None else None
     await tools.transfers.save(after, *messages, next_check_at=next_check_at)
+    if after.state is not transfer.state:
+        await wake_relay(tools, after)
     if look.next_seconds == 0.0:
         tools.nudge_worker()
 
 
 async def _look(tools: Toolbox, transfer: Transfer, report: JobReport | None) -> Look:
+    if transfer.relay_of is not None and transfer.state not in {State.PREPARING, State.CANCELLING, *ENDS}:
+        ending = await look_at_relay(tools, transfer)
+        if ending is not None:
+            return Look(ending.transfer, ending.message, 0.0)
+        if transfer.state is State.STAGED and _is_over(tools, transfer):
+            # The destination's job may be at it; its relay says when it is over.
+            return Look(transfer, None, tools.settings.worker.poll_max_seconds)
     if transfer.job_is_on_its_way_out and (transfer.state.is_end or not _is_over(tools, transfer)):
         transfer = await see_job_out(tools, transfer, report)
         if not transfer.job_ended:
@@ -113,6 +130,11 @@ async def _look(tools: Toolbox, transfer: Transfer, report: JobReport | None) ->
         if followed.next_seconds is not None:
             return Look(followed.transfer, followed.message, followed.next_seconds)
         return _next(tools, await renew_ticket_in_time(tools, followed.transfer), followed.message)
+    if transfer.state is State.RECEIVING and transfer.is_relay:
+        seen = await look_at_leg(tools, transfer)
+        if seen.transfer.state is not State.RECEIVING:
+            return Look(seen.transfer, seen.message, 0.0)
+        return _next(tools, seen.transfer, seen.message)
     if transfer.state is State.RECEIVING:
         return await _receive(tools, transfer, report)
     if _is_over(tools, transfer):
@@ -156,6 +178,8 @@ def _expired(tools: Toolbox, transfer: Transfer) -> Look:
         reason = "The staging job did not start in time and was taken back; begin the transfer again, perhaps elsewhere."
     elif transfer.direction is Direction.DOWNLOAD:
         reason = "The staged object was kept for its time and is removed now; begin the download again if you need it."
+    elif transfer.is_relay:
+        reason = "The staged object was kept for its time and is removed now; begin the transfer again."
     else:
         reason = "The upload was not completed in time; its parts are removed. Begin it again."
     return Look(advance(transfer, Event.EXPIRED, tools.now(), code="expired", reason=reason), reason, 0.0)

@@ -8,6 +8,7 @@ from stagecoach.core.errors import StaleVersion, SubmissionRefused, SubmissionUn
 from stagecoach.core.transfer import Transfer
 from stagecoach.flows.clean_up import LATE_JOB_SECONDS
 from stagecoach.flows.fail_transfer import end_line, fail
+from stagecoach.flows.follow_leg import wake_relay
 from stagecoach.flows.submit_job import prepare_job_directory, submit_job
 from stagecoach.flows.toolbox import Toolbox
 from stagecoach.flows.write_ticket import write_ticket
@@ -69,11 +70,14 @@ async def save_submitted(tools: Toolbox, submitted: Submitted) -> Transfer:
     transfer = submitted.transfer
     next_check_at = tools.now() if transfer.state.is_end else tools.soon(tools.settings.worker.poll_min_seconds)
     try:
-        return await tools.transfers.save(transfer, submitted.message, next_check_at=next_check_at)
+        saved = await tools.transfers.save(transfer, submitted.message, next_check_at=next_check_at)
     except StaleVersion:
         if submitted.is_new_job:
             await tools.system(transfer.system).scheduler.cancel(transfer.owner, transfer.job_id or "")
         raise
+    if saved.state.is_end:
+        await wake_relay(tools, saved)
+    return saved
 
 
 async def _find(tools: Toolbox, transfer: Transfer) -> JobReport | None:

@@ -41,6 +41,11 @@ async def choose_job_directory(system: System, username: str, transfer_id: str) 
     return posixpath.join(base, transfer_id)
 
 
+async def job_directory_of(system: System, username: str, transfer_id: str) -> str | None:
+    """As :func:`choose_job_directory`; None on a node, whose agent sees to that itself."""
+    return None if system.node_id is not None else await choose_job_directory(system, username, transfer_id)
+
+
 def task_layout(system: System, transfer: Transfer) -> TaskLayout:
     """How many tasks move this transfer: several only where the system says so, for a file above its size.
 

@@ -40,7 +40,7 @@ async def write_ticket(tools: Toolbox, transfer: Transfer) -> Transfer:
             headers=headers,
         )
 
-    key = names.object_key(transfer.id)
+    key = transfer.object_key
     urls = TicketUrls(
         head=sign("HEAD", key, headers={"x-amz-checksum-mode": "ENABLED"}),
         progress=sign("PUT", names.progress_key(transfer.id)),
@@ -74,7 +74,7 @@ async def write_ticket(tools: Toolbox, transfer: Transfer) -> Transfer:
         concurrency=settings.mover_concurrency,
         wait_until_epoch_seconds=deadline,
         root=None if transfer.is_on_node else await root_of(tools.system(system), transfer.owner, transfer.real_path),
-        limit_bytes=_limit_bytes(tools, transfer),
+        limit_bytes=await _limit_bytes(tools, transfer),
         place=_place(transfer),
     )
     await store.write_object(bucket, names.ticket_key(transfer.id), content)
@@ -87,10 +87,14 @@ def _place(transfer: Transfer) -> str | None:
     return "receive" if transfer.direction is Direction.UPLOAD else "send"
 
 
-def _limit_bytes(tools: Toolbox, transfer: Transfer) -> int | None:
+async def _limit_bytes(tools: Toolbox, transfer: Transfer) -> int | None:
     if not transfer.is_measured_by_job:
         return None
-    limit, s3 = tools.system(transfer.system).settings.limits.max_file_size_bytes, tools.settings.s3
+    limits, s3 = [tools.system(transfer.system).settings.limits.max_file_size_bytes], tools.settings.s3
+    relay = await tools.transfers.get(transfer.relay_of) if transfer.relay_of is not None else None
+    if relay is not None:
+        limits.append(tools.system(relay.system).settings.limits.max_file_size_bytes)
+    limit = min((each for each in limits if each is not None), default=None)
     today = offer_parts(limit, s3.max_part_size_bytes, s3.min_part_size_bytes).limit_bytes
     # The parts are those that were offered at the beginning, whatever the settings have become since.
     most = max(transfer.part_size_bytes, s3.max_part_size_bytes // transfer.part_size_bytes * transfer.part_size_bytes)

@@ -25,15 +25,49 @@ class Proof(Shape):
     value: str
 
 
+class EndView(Shape):
+    """One end of a transfer, on a system."""
+
+    system: str
+    path: str
+
+
+class LegView(Shape):
+    """One of the two legs of a transfer between two systems, each carried by a staging job."""
+
+    leg: str = Field(description="source: from its system to the staging area; destination: from there to its place.")
+    transfer_id: str = Field(description="Its own row: of the source leg another than the transfer's.")
+    system: str
+    path: str
+    state: str
+    code: str | None = None
+    reason: str | None = None
+    size_bytes: int | None = None
+    bytes_moved: int = Field(description="Bytes its staging job has moved.")
+    rate_bytes_per_second: float
+    job_id: str | None = None
+    job_state: str | None = None
+    job_reason: str | None = None
+    job_log: str | None = Field(None, description="What its job printed, once it has ended.")
+    proved: tuple[Proof, ...] = ()
+
+
 class TransferView(Shape):
     """A transfer as its owner sees it. Sizes in bytes, times UTC."""
 
     id: str
     owner: str
-    system: str
-    direction: str = Field(description="upload, download, or within: an operation on files that stay on the system")
+    system: str = Field(description="Where it comes from or goes to; of a transfer between two systems its destination.")
+    direction: str = Field(
+        description="upload (also between two systems), download, or within: an operation on files that stay on the system"
+    )
+    source: EndView | None = Field(None, description="Where the bytes come from; null: from a client.")
+    destination: EndView | None = Field(None, description="Where the bytes go; null: to a client, or nowhere.")
+    relay_of: str | None = Field(None, description="This is the source leg of that transfer, between two systems.")
     operation: str | None = Field(None, description="within: mv, cp, rm, compress or extract.")
-    source_path: str | None = Field(None, description="within: what is moved, copied, packed or unpacked.")
+    source_path: str | None = Field(
+        None, description="within: what is moved, copied, packed or unpacked. Between two systems: the path on the source's."
+    )
     path: str = Field(description="within: the target, or what is removed.")
     archive: str | None = Field(None, description="tar: path names a directory, which travels as one tar stream.")
     size_bytes: int | None = Field(
@@ -74,7 +108,13 @@ class WebhookView(Shape):
     )
 
 
-class TransferDetail(TransferView):
+class WatchedView(TransferView):
+    """As it is shown to who looks at this one transfer."""
+
+    legs: tuple[LegView, ...] = Field((), description="Between two systems: the source's and the destination's; else none.")
+
+
+class TransferDetail(WatchedView):
     """With its story, oldest line first, and what the job printed once it has ended."""
 
     history: list[HistoryLine]
@@ -92,6 +132,7 @@ class ProgressEvent(Shape):
     rate_bytes_per_second: float
     file_count: int | None = None
     files_moved: int = 0
+    legs: tuple[LegView, ...] = ()
 
 
 class TransferPage(Shape):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from stagecoach.core.transfer import MEANING, Transfer
+from typing import Any
+
+from stagecoach.core.operations import Operation
+from stagecoach.core.transfer import MEANING, Direction, Transfer
 from stagecoach.wire import transfers as wire
 
 
@@ -14,6 +17,8 @@ def view(transfer: Transfer) -> wire.TransferView:
         owner=transfer.owner,
         system=transfer.system,
         direction=transfer.direction.value,
+        **_ends(transfer),
+        relay_of=transfer.relay_of,
         operation=transfer.operation.value if transfer.operation is not None else None,
         source_path=transfer.source_path,
         path=transfer.path,
@@ -41,3 +46,36 @@ def view(transfer: Transfer) -> wire.TransferView:
         ended_at=transfer.ended_at,
         retry_until=transfer.retry_until,
     )
+
+
+def watched_view(transfer: Transfer, leg: Transfer | None) -> wire.WatchedView:
+    """The same with both legs of a relay; ``leg`` is its source leg, None where it has none (any more)."""
+    return wire.WatchedView(**view(transfer).model_dump(), legs=legs_view(transfer, leg))
+
+
+def legs_view(transfer: Transfer, leg: Transfer | None) -> tuple[wire.LegView, ...]:
+    """Of a relay; of any other transfer none."""
+    if not transfer.is_relay:
+        return ()
+    source = (_leg_view(leg, "source"),) if leg is not None else ()
+    return (*source, _leg_view(transfer, "destination"))
+
+
+def _leg_view(row: Transfer, leg: str) -> wire.LegView:
+    shown = view(row)
+    return wire.LegView(
+        leg=leg,
+        transfer_id=shown.id,
+        job_log=row.job_log,
+        **{name: getattr(shown, name) for name in wire.LegView.model_fields if name not in {"leg", "transfer_id", "job_log"}},
+    )
+
+
+def _ends(transfer: Transfer) -> dict[str, Any]:
+    here = wire.EndView(system=transfer.system, path=transfer.path)
+    if transfer.direction is Direction.DOWNLOAD or transfer.operation is Operation.REMOVE:
+        return {"source": here, "destination": None}
+    source = None
+    if transfer.source_path is not None:
+        source = wire.EndView(system=transfer.source_system or transfer.system, path=transfer.source_path)
+    return {"source": source, "destination": here}

@@ -156,6 +156,7 @@ async def test_what_happens_is_told_as_it_happens(alice: httpx.AsyncClient, worl
         "rateBytesPerSecond": 3.5,
         "fileCount": None,
         "filesMoved": 0,
+        "legs": [],
     }
     assert found[-1].kind == "state"
 

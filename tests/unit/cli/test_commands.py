@@ -38,6 +38,46 @@ def test_cp_up_and_down(stagecoach: Run, service: FakeService, tmp_path: Path) -
     assert (document["id"], document["state"], document["clientLeg"]["bytesMoved"]) == (ID, "done", len(CONTENT))
 
 
+def test_cp_between_two_systems(stagecoach: Run, service: FakeService) -> None:
+    service.size_bytes, service.looks_until_done = 100, 2
+    sent = stagecoach("cp", "alps:/home/alice/a.bin", "bora:/scratch/", "--account", "acc")
+    assert sent.exit_code == 0, sent.output
+    assert f"Transfer {ID}" in sent.stderr
+    assert "receiving: A sentence." in sent.stderr
+    assert "alps:/home/alice/a.bin → bora:/scratch/a.bin" in sent.stdout
+    assert service.begun_with == {
+        "source": {"system": "alps", "path": "/home/alice/a.bin"},
+        "destination": {"system": "bora", "path": "/scratch/a.bin"},
+        "account": "acc",
+    }
+    shown = stagecoach("transfers", "show", ID).stdout
+    assert "  source      alps:/home/alice/a.bin  moving  50 B of 100 B  job 8" in shown
+    assert "  destination bora:/scratch/a.bin  moving  50 B of 100 B  job 8" in shown
+    assert shown.count("  | a word") == 2
+    document = json.loads(stagecoach("cp", "alps:/a", "alps:/b", "--json").stdout)
+    assert [leg["leg"] for leg in document["legs"]] == ["source", "destination"]
+
+
+def test_cp_r_between_two_systems_takes_what_there_is(stagecoach: Run, service: FakeService) -> None:
+    service.looks_until_done, service.names_directory = 1, True
+    assert stagecoach("cp", "-r", "alps:/home/alice/tree/", "bora:/scratch/").exit_code == 0
+    assert service.begun_with["archive"] == "tar"
+    assert service.begun_with["destination"]["path"] == "/scratch/tree"
+    refused = stagecoach("cp", "alps:/home/alice/tree", "bora:/scratch/x")
+    assert refused.exit_code == 1
+    assert "stagecoach cp -r" in refused.stderr
+    service.names_directory, service.looks_until_done = False, 1
+    assert stagecoach("cp", "-r", "alps:/home/alice/a", "bora:/scratch/b").exit_code == 0
+    assert "archive" not in service.begun_with
+    assert stagecoach("cp", "alps:/", "bora:/scratch/b").exit_code == 2
+
+
+def test_a_retried_relay_is_watched(stagecoach: Run, service: FakeService) -> None:
+    service.source = service.destination = {"system": "alps", "path": "/x"}
+    service.state, service.retry_until = "failed", "2031-01-01T00:00:00Z"
+    assert f"transfers watch {ID}" in stagecoach("transfers", "retry", ID).stdout
+
+
 def test_ls(stagecoach: Run, service: FakeService) -> None:
     assert stagecoach("ls", "alps:/scratch").output == ""
     link = listed("a\x1b[2J", type="l", linkTarget="b", permissions="rwxrwxrwx", size="1")
@@ -153,8 +193,8 @@ def test_a_size_that_is_not_known_yet_is_told(stagecoach: Run, service: FakeServ
     assert json.loads(stagecoach("transfers", "list", "--json").stdout)["transfers"][0]["sizeBytes"] is None
 
 
-@pytest.mark.parametrize("places", [("a", "b"), ("x:/a", "y:/b"), ("x:/", "b"), ("x:/a/", "b")])
-def test_cp_wants_one_place_here_and_one_there(stagecoach: Run, service: FakeService, places: tuple[str, str]) -> None:
+@pytest.mark.parametrize("places", [("a", "b"), ("x:/", "b"), ("x:/a/", "b"), ("x:/a/", "y:/b"), ("x:/", "y:/b")])
+def test_cp_wants_a_file_and_a_place_on_a_system(stagecoach: Run, service: FakeService, places: tuple[str, str]) -> None:
     assert stagecoach("cp", *places).exit_code == 2
     assert service.asked == []
 

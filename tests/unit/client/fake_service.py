@@ -62,6 +62,10 @@ class FakeService:
     finished_with: dict[str, Any] | None = None
     listing: list[dict[str, Any]] = field(default_factory=list)
     listed_with: dict[str, str] | None = None
+    source: dict[str, Any] | None = None
+    destination: dict[str, Any] | None = None
+    looks_until_done: int | None = None
+    """How often a relay is looked at before it is done."""
 
     def transport(self) -> httpx.MockTransport:
         return httpx.MockTransport(self.answer)
@@ -69,7 +73,7 @@ class FakeService:
     def answer(self, request: httpx.Request) -> httpx.Response:
         what = f"{request.method} {request.url.path}"
         self.asked.append(what)
-        if "/transfer/" in request.url.path:
+        if "/transfer/" in request.url.path or what == "POST /transfers":
             self.keys.append(request.headers["Idempotency-Key"])
         if self.answers_first:
             first = self.answers_first.pop(0)
@@ -97,6 +101,8 @@ class FakeService:
             self.direction, self.state = "download", "staged"
             self.size_bytes = len(self.store.objects["object"])
             return self._begun({"downloadUrl": self.store.url("object")})
+        if what == "POST /transfers":
+            return self._begin_relay(json.loads(request.content))
         if request.url.path == "/filesystem/alps/ops/ls":
             self.listed_with = dict(request.url.params)
             return httpx.Response(200, json={"output": self.listing})
@@ -126,7 +132,30 @@ class FakeService:
             "retryUntil": self.retry_until,
         }
         bytes_done = {"bytesStaged": 0, "bytesMoved": 0, "rateBytesPerSecond": 0.0, "createdAt": AT, "updatedAt": AT}
-        return {"id": ID, "owner": "alice", "system": "alps", "direction": self.direction, **numbers, **words, **bytes_done}
+        whose = {"id": ID, "owner": "alice", "system": "alps", "direction": self.direction}
+        if self.destination is not None:
+            words |= {"path": self.destination["path"], "source": self.source, "destination": self.destination}
+            whose["system"] = self.destination["system"]
+        return {**whose, **numbers, **words, **bytes_done}
+
+    def _begin_relay(self, body: dict[str, Any]) -> httpx.Response:
+        self.begun_with, self.archive = body, body.get("archive")
+        if self.archive is not None and not self.names_directory:
+            return problem(400, "not_a_directory", "It is a file.")
+        if self.archive is None and self.names_directory:
+            return problem(400, "not_a_file", "It is a directory.")
+        self.source, self.destination = body["source"], body["destination"]
+        return httpx.Response(201, json={"transfer": self.view(), "upload": None, "downloadUrl": None, "transferState": None})
+
+    def _legs(self) -> list[dict[str, Any]]:
+        """Of a relay that has come half the way of each leg."""
+        if self.source is None or self.destination is None:
+            return []
+        numbers = {"sizeBytes": self.size_bytes, "bytesMoved": 50, "rateBytesPerSecond": 1.0, "jobId": "8", "jobLog": "a word\n"}
+        return [
+            {"leg": leg, "transferId": ID, "state": "moving", **end, **numbers}
+            for leg, end in (("source", self.source), ("destination", self.destination))
+        ]
 
     def part_urls(self) -> dict[int, str]:
         count = max(1, -(-(self.size_bytes or 0) // PART))
@@ -141,7 +170,11 @@ class FakeService:
         return httpx.Response(201, json={"transferId": ID, "transferJob": job, "transferDirectives": directives})
 
     def _show(self) -> httpx.Response:
-        return httpx.Response(200, json={**self.view(), "history": [{"at": AT, "state": self.state, "message": "Begun."}]})
+        if self.looks_until_done is not None:
+            self.looks_until_done -= 1
+            self.state = "receiving" if self.looks_until_done > 0 else "done"
+        history = [{"at": AT, "state": self.state, "message": "Begun."}]
+        return httpx.Response(200, json={**self.view(), "legs": self._legs(), "history": history})
 
     def _cancel(self) -> httpx.Response:
         self.state = "cancelled"

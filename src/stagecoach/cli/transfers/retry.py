@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from stagecoach.cli.running import AsJson, run
-from stagecoach.cli.words import summary
+from stagecoach.cli.words import is_relay, summary
 from stagecoach.client import Client
 from stagecoach.wire.transfers import TransferView
 
@@ -23,5 +23,6 @@ def retry(transfer_id: Annotated[str, typer.Argument(metavar="ID")], as_json: As
 
 def _show(transfer: TransferView) -> None:
     typer.echo(summary(transfer))
-    verb = "resume" if transfer.state == "receiving" or transfer.direction == "download" else "watch"
+    is_ours = transfer.state == "receiving" or transfer.direction == "download"
+    verb = "resume" if is_ours and not is_relay(transfer) else "watch"
     typer.echo(f"Go on with: stagecoach transfers {verb} {transfer.id}")

@@ -9,7 +9,7 @@ import typer
 from stagecoach.cli.running import AsJson, run
 from stagecoach.cli.words import local_time, plain, size, summary
 from stagecoach.client import Client
-from stagecoach.wire.transfers import TransferDetail
+from stagecoach.wire.transfers import LegView, TransferDetail
 
 
 def show(transfer_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
@@ -37,8 +37,17 @@ def _show(transfer: TransferDetail) -> None:
     for name, value in lines.items():
         if value:
             typer.echo(plain(f"  {name:<8} {value}"))
+    for leg in transfer.legs:
+        _show_leg(leg)
     for line in transfer.history:
         typer.echo(plain(f"  {local_time(line.at)}  {line.state:<10} {line.message}"))
-    if transfer.job_log:
-        for text in transfer.job_log.splitlines():
+    for log in [leg.job_log for leg in transfer.legs] or [transfer.job_log]:
+        for text in (log or "").splitlines():
             typer.echo(plain(f"  | {text}"))
+
+
+def _show_leg(leg: LegView) -> None:
+    """One of the two of a transfer between two systems."""
+    known = "size not known yet" if leg.size_bytes is None else size(leg.size_bytes)
+    job = f"job {leg.job_id or 'none'} {leg.job_state or ''} {leg.job_reason or ''}".strip()
+    typer.echo(plain(f"  {leg.leg:<11} {leg.system}:{leg.path}  {leg.state}  {size(leg.bytes_moved)} of {known}  {job}"))

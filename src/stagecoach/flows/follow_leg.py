@@ -1,0 +1,109 @@
+"""A relay and its source leg look at each other: the relay at what its leg stages, the leg at whether it is still needed.
+
+Each row is saved alone. Whatever stops this service between two saves, the next look at either of them goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from stagecoach.core.errors import GrantExceeded, NodeNotFound, PathRefused, StaleVersion
+from stagecoach.core.relays import last_event, needs_its_leg, with_object_of, with_progress_of
+from stagecoach.core.state_machine import Event, advance
+from stagecoach.core.transfer import State, Transfer
+from stagecoach.flows.choose_system import count_measured
+from stagecoach.flows.fail_transfer import end_line
+from stagecoach.flows.submit_job import job_directory_of
+from stagecoach.flows.toolbox import Toolbox
+
+NOT_NEEDED = "Its transfer needs it no more; what it staged is removed."
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A row after the look, and the line for its story if something happened."""
+
+    transfer: Transfer
+    message: str | None = None
+
+
+async def leg_of(tools: Toolbox, transfer: Transfer) -> Transfer | None:
+    """The source leg; None where the transfer is no relay, or its leg has been forgotten."""
+    return await tools.transfers.get(transfer.source_transfer_id) if transfer.source_transfer_id is not None else None
+
+
+async def wake_relay(tools: Toolbox, leg: Transfer) -> None:
+    """A leg with news has its relay looked at at once. Without it that would happen a little later; any other row has none."""
+    if leg.relay_of is not None:
+        await tools.transfers.wake(leg.relay_of, tools.now())
+        tools.nudge_worker()
+
+
+async def look_at_leg(tools: Toolbox, transfer: Transfer) -> Seen:
+    """One look of a ``receiving`` relay at its leg: ``staged`` or ``failed`` as that is. Saves nothing."""
+    leg, now = await leg_of(tools, transfer), tools.now()
+    if leg is None:
+        reason = "What was to bring the data from its source is gone; begin the transfer again."
+        return Seen(advance(transfer, Event.FAILED, now, code="source_leg_gone", reason=reason), reason)
+    if leg.state is State.STAGED:
+        try:
+            staged = await take_over(tools, advance(transfer, Event.COMPLETED, now), leg)
+        except (GrantExceeded, NodeNotFound, PathRefused) as error:
+            reason = f"It cannot be brought to its destination: {error.message}"
+            return Seen(advance(transfer, Event.FAILED, now, code=error.code, reason=reason), reason)
+        return Seen(staged, f"The {transfer.what} is in the staging area, {staged.size_bytes} bytes, verified.")
+    if leg.state.is_end or leg.state is State.CANCELLING:
+        reason = f"On its source, {leg.system}: {leg.reason or leg.state.value}"
+        failed = advance(transfer, Event.FAILED, now, code=leg.code or "source_leg_ended", reason=reason)
+        # It can go on for as long as its leg can.
+        failed = replace(failed, retry_until=leg.retry_until if leg.state is State.FAILED else None)
+        return Seen(failed, end_line(failed))
+    after = with_progress_of(transfer, leg)
+    has_begun = after.bytes_staged > 0 and not transfer.bytes_staged
+    return Seen(after, f"The staging job on {leg.system} sends the {transfer.what}." if has_begun else None)
+
+
+async def take_over(tools: Toolbox, transfer: Transfer, leg: Transfer) -> Transfer:
+    """The relay with all that the job of its destination needs of what the leg has staged. Makes and saves nothing.
+
+    Raises NodeNotFound, PathRefused, GrantExceeded: what the source measured may not be brought to somebody's node.
+    """
+    directory = await job_directory_of(tools.system(transfer.system), transfer.owner, transfer.id)
+    if transfer.size_bytes is None and leg.size_bytes is not None:
+        await count_measured(tools, transfer, leg.size_bytes)
+    return replace(with_object_of(transfer, leg), job_directory=directory)
+
+
+async def look_at_relay(tools: Toolbox, leg: Transfer) -> Seen | None:
+    """One look of an open leg at its relay: the leg on its way to its end, or None while it is needed. Saves nothing."""
+    relay = await tools.transfers.get(leg.relay_of) if leg.relay_of is not None else None
+    if relay is not None and needs_its_leg(relay):
+        return None
+    event = last_event(relay, leg) if relay is not None else Event.CANCEL_ASKED
+    return Seen(advance(leg, event, tools.now()), NOT_NEEDED)
+
+
+async def end_leg(tools: Toolbox, transfer: Transfer) -> Transfer | None:
+    """Have the leg of a relay that is over come to its end as well, and return it as it is now; the worker carries it out.
+
+    Can be repeated. None: there is no leg (any more). Asks nobody but the database; raises StaleVersion when the leg was
+    moved at the same moment.
+    """
+    leg = await leg_of(tools, transfer)
+    if leg is None or leg.state is State.CANCELLING:
+        return leg
+    if not leg.state.is_end:
+        ending = advance(leg, last_event(transfer, leg), tools.now())
+        return await tools.transfers.save(ending, NOT_NEEDED, next_check_at=tools.now())
+    if leg.retry_until is not None:
+        return await tools.transfers.save(replace(leg, retry_until=None), NOT_NEEDED, next_check_at=tools.now())
+    return leg
+
+
+async def leg_is_gone(tools: Toolbox, transfer: Transfer) -> bool:
+    """Whether nothing of a relay's leg is left outside; has it end first. True where there is none."""
+    try:
+        leg = await end_leg(tools, transfer)
+    except StaleVersion:
+        return False
+    return leg is None or (leg.state.is_end and leg.cleaned)
