@@ -20,7 +20,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from types import TracebackType
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, NoReturn, Self, TypeVar
 
 import typer
 from pydantic import BaseModel
@@ -85,7 +85,9 @@ def exit_code(error: StagecoachError) -> int:
     return TRY_AGAIN if error.retryable else FAILED
 
 
-def end(as_json: bool, code: int, name: str, message: str, transfer_id: str | None = None, next_step: str | None = None) -> None:
+def end(
+    as_json: bool, code: int, name: str, message: str, transfer_id: str | None = None, next_step: str | None = None
+) -> NoReturn:
     """The sentence goes to people, the document to programs; then the program ends."""
     for line in filter(None, (message, next_step)):
         typer.echo(plain(line), err=True)

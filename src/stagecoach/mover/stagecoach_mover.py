@@ -7,6 +7,7 @@ pip, no S3 library, no keys. It knows no bucket, database or scheduler. Nothing 
 trusted: not the ticket, not a status code without its body and length, not the disk after a crash.
 
     stagecoach_mover.py fetch|put (--ticket FILE | --ticket-url-file FILE) [--state-directory DIR] [...]
+    stagecoach_mover.py discard --state-directory DIR --place DIR
 
 What can go wrong is one of these:
 
@@ -81,6 +82,8 @@ TASK_LAST_WORD_SECONDS = 60.0
 VISIBLE_SECONDS = 90.0  # NFS clients may believe for a minute what they knew of a directory
 LARGEST_PAGE_BYTES = 64 * 1024
 LARGEST_TICKET_BYTES = 256 * 1024 * 1024
+PLACES = {"fetch": "receive", "put": "send"}
+TARGET_NAME = "target.json"
 SMALL_BODY_BYTES = 64 * 1024
 BLOCK_BYTES = 512  # of tar
 ZERO_BLOCK = bytes(BLOCK_BYTES)
@@ -262,12 +265,17 @@ class Ticket:
             raise self._unreadable("kind")
         self.path = self._path("path_base64")
         self.root = self._path("root_base64") if self._document.get("root_base64") is not None else None
+        self.place = self._document.get("place")
+        if self.place not in (None, PLACES[kind]):
+            raise self._unreadable("place")
+        if self.place is not None and not {b".", b".."}.isdisjoint(self.path.split(b"/")):
+            raise self._unreadable("path_base64")
         self.archive = self._document.get("archive")
         if self.archive not in (None, "tar"):
             raise self._unreadable("archive")
-        self.to_measure = kind == "put" and self.archive is not None and self._document.get("size_bytes") is None
+        self.to_measure = kind == "put" and self._document.get("size_bytes") is None
         self.limit_bytes = None  # type: Optional[int]
-        if self.archive is not None and self._document.get("limit_bytes") is not None:
+        if (self.archive is not None or self.to_measure) and self._document.get("limit_bytes") is not None:
             self.limit_bytes = self._number("limit_bytes", 0)
         self.size_bytes = 0 if self.to_measure else self._number("size_bytes", 0)
         self.part_size_bytes = self._announced_part_size_bytes = self._number("part_size_bytes", 1)
@@ -302,7 +310,7 @@ class Ticket:
         self.attempt = 1 if self._document.get("attempt") is None else self._number("attempt", 1)
 
     def measure(self, size_bytes: int) -> None:
-        """Where only a walk through the directory tells the size: that, and parts for which there are URLs enough."""
+        """Where only a look at the source tells the size: that, and parts for which there are URLs enough."""
         if self.to_measure:
             least = self._announced_part_size_bytes
             self.size_bytes = size_bytes
@@ -317,7 +325,7 @@ class Ticket:
     def identity(self) -> Tuple[Any, ...]:
         """What a renewed ticket must not change."""
         sizes, said = (self.size_bytes, self.part_size_bytes), (self.digests, self.part_digests)
-        return (self.transfer_id, self.kind, self.archive, self.path, sizes, said)
+        return (self.transfer_id, self.kind, self.archive, self.place, self.path, sizes, said)
 
     def urls(self) -> Tuple[str, ...]:
         return (self.get_url, self.head_url, self.complete_url, *self.part_urls)
@@ -1036,6 +1044,10 @@ def leads_elsewhere(path: bytes, root: bytes, descriptor: int) -> bool:
     return os.path.realpath(path) != expected or not os.path.samestat(os.fstat(descriptor), os.stat(expected))
 
 
+def hidden_name(transfer_id: str) -> bytes:
+    return ".stagecoach-{}.part".format(transfer_id).encode("ascii")
+
+
 def require_no_detour(path: bytes, root: Optional[bytes], descriptor: int) -> None:
     """Of a source, which is open already."""
     if root is not None:
@@ -1044,19 +1056,84 @@ def require_no_detour(path: bytes, root: Optional[bytes], descriptor: int) -> No
                 raise Failed("source_missing", "The path was replaced by a symbolic link after the transfer began.")
 
 
+class Place:
+    """The directory that a node gives to transfers: tickets name what is below it by paths that begin there.
+
+    Each step is opened in the directory before it, and no symbolic link is followed, so no path leads out of it,
+    whatever is renamed meanwhile. The place itself may be a link: it is the node owner's word.
+    """
+
+    def __init__(self, directory: Union[str, bytes]) -> None:
+        self._directory = os.fsencode(directory)
+
+    def open_directory(self, path: bytes, missing: str, make: bool = False) -> int:
+        """With `make`, what is missing on the way is made, and all of the way is durable. `missing` is as in disk_errors."""
+        try:
+            here = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            words = "The directory that the node keeps for transfers cannot be opened ({}). Tell the node's owner."
+            raise Failed(missing, words.format(plain(error))) from None
+        for name in filter(None, path.split(b"/")):
+            try:
+                if make:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(name, 0o777, dir_fd=here)
+                    os.fsync(here)  # an earlier run may have made it and been cut off before it was durable
+                below = self._open(name, os.O_RDONLY | os.O_DIRECTORY, here, missing)
+            finally:
+                os.close(here)
+            here = below
+        return here
+
+    def open(self, path: bytes, flags: int, missing: str) -> int:
+        parent, name = os.path.split(path)
+        directory = self.open_directory(parent, missing)
+        if not name:
+            return directory
+        try:
+            return self._open(name, flags, directory, missing)
+        finally:
+            os.close(directory)
+
+    def stat(self, path: bytes, missing: str) -> os.stat_result:
+        """Of what stands there now, from the top."""
+        parent, name = os.path.split(path)
+        directory = self.open_directory(parent, missing)
+        try:
+            return os.stat(name or b".", dir_fd=directory, follow_symlinks=False)
+        finally:
+            os.close(directory)
+
+    @staticmethod
+    def _open(name: bytes, flags: int, directory: int, missing: str) -> int:
+        try:
+            return os.open(name, flags | os.O_NOFOLLOW, dir_fd=directory)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                words = "{} is a symbolic link on the node: none is followed there. Name another path."
+                if not stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+                    words = "{} is no directory on the node. Name another path."
+                raise Failed(missing, words.format(shown(name))) from None
+            raise
+
+
 class TargetFile:
     """The file being fetched, hidden beside its target until whole: the old target outlives any failure."""
 
-    def __init__(self, path: bytes, transfer_id: str, root: Optional[bytes] = None) -> None:
+    def __init__(self, path: bytes, transfer_id: str, root: Optional[bytes] = None, place: Optional[Place] = None) -> None:
         parent, self._name = os.path.split(path)
         if self._name in (b"", b".", b".."):
             raise Failed("target_is_directory", "The path names a directory, not a file.")
-        self._hidden = ".stagecoach-{}.part".format(transfer_id).encode("ascii")
+        self._hidden = hidden_name(transfer_id)
         self._descriptor = -1
+        self._place = place
         with disk_errors("target_missing_directory"):
-            self._directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
+            if place is None:
+                self._directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
+            else:
+                self._directory = place.open_directory(parent, "target_missing_directory", make=True)
         try:
-            if root is not None and leads_elsewhere(parent, root, self._directory):
+            if place is None and root is not None and leads_elsewhere(parent, root, self._directory):
                 raise Failed("target_missing_directory", "The target's directory was replaced after the transfer began.")
             self.old_mode()
         except BaseException:
@@ -1069,6 +1146,9 @@ class TargetFile:
                 found = os.stat(self._name, dir_fd=self._directory, follow_symlinks=False)
             except FileNotFoundError:
                 return None
+        if stat.S_ISLNK(found.st_mode) and self._place is not None:
+            # Perhaps the owner's way to another disk; and what it leads to is no sender's business.
+            raise Failed("permission_denied", "A symbolic link stands at the path on the node; it is not replaced.")
         if stat.S_ISLNK(found.st_mode):
             # The link is replaced, not followed; but who has a link to a directory there wants no file in its stead.
             with contextlib.suppress(OSError):
@@ -1193,15 +1273,18 @@ class AnotherMover(Failed):
 class SourceFile:
     """The file being put; it must stay as it was from the first look to the last."""
 
-    def __init__(self, path: bytes, root: Optional[bytes] = None) -> None:
+    def __init__(self, path: bytes, root: Optional[bytes] = None, place: Optional[Place] = None) -> None:
         self._path = path
+        self._place = place
+        flags = os.O_RDONLY | os.O_NONBLOCK  # a FIFO must not hang us
         with disk_errors("source_missing"):
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO must not hang us
+            self._descriptor = os.open(path, flags) if place is None else place.open(path, flags, "source_missing")
         try:
             found = os.fstat(self._descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise Failed("source_missing", "The path does not name a regular file.")
-            require_no_detour(path, root, self._descriptor)
+            if place is None:
+                require_no_detour(path, root, self._descriptor)
         except BaseException:
             self.close()
             raise
@@ -1241,8 +1324,10 @@ class SourceFile:
     def check(self, as_it_was: Any) -> None:
         """Both the open file and its name: a new file may have been renamed over it."""
         now = []  # type: List[List[int]]
-        with contextlib.suppress(OSError):
-            now = [self._identity(os.fstat(self._descriptor)), self._identity(os.stat(self._path))]
+        with contextlib.suppress(OSError, Failed):
+            place = self._place
+            named = os.stat(self._path) if place is None else place.stat(self._path, "source_missing")
+            now = [self._identity(os.fstat(self._descriptor)), self._identity(named)]
         if now != [as_it_was, as_it_was]:
             raise Failed("source_changed", "The file changed while it was being moved; it was not uploaded.")
 
@@ -1607,6 +1692,7 @@ class SourceTree:
         breathe: Callable[[], None] = lambda: None,
         limit_bytes: Optional[int] = None,
         root: Optional[bytes] = None,
+        place: Optional[Place] = None,
     ) -> None:
         self._breathe = breathe
         self._limit_bytes = limit_bytes
@@ -1622,13 +1708,15 @@ class SourceTree:
         self.identity = ""
         self.size_bytes = 0
         try:
-            self._root = Handle(os.open(path, os.O_RDONLY | os.O_DIRECTORY))
+            flags = os.O_RDONLY | os.O_DIRECTORY
+            self._root = Handle(os.open(path, flags) if place is None else place.open(path, flags, "source_missing"))
         except NotADirectoryError:
             raise Failed("source_missing", "The path does not name a directory.") from None
         except OSError as error:
             raise tree_failure(error, path, "source_missing") from None
         try:
-            require_no_detour(path, root, self._root.descriptor)
+            if place is None:
+                require_no_detour(path, root, self._root.descriptor)
             with disk_errors("mover_error"):
                 self._spool = nameless_file(state_directory)
             self._enlist()
@@ -1929,7 +2017,14 @@ class TargetTree(TargetFile):
     directories are the owner's alone (0700), for their own modes might lock us out; those wait in a list.
     """
 
-    def __init__(self, path: bytes, transfer_id: str, root: Optional[bytes], state_directory: Optional[str]) -> None:
+    def __init__(
+        self,
+        path: bytes,
+        transfer_id: str,
+        root: Optional[bytes],
+        state_directory: Optional[str],
+        place: Optional[Place] = None,
+    ) -> None:
         self._path = path
         self._state_directory = state_directory
         self._umask = current_umask()
@@ -1937,7 +2032,7 @@ class TargetTree(TargetFile):
         self._notes = None  # type: Optional[IO[bytes]]
         self.root_note = (None, None)  # type: Tuple[Optional[int], Optional[int]]
         self.before_replacing = lambda: None  # type: Callable[[], None]
-        super().__init__(path.rstrip(b"/") or b"/", transfer_id, root)
+        super().__init__(path.rstrip(b"/") or b"/", transfer_id, root, place)
 
     def old_mode(self) -> Optional[int]:
         return None  # whatever stands at the path, its mode is not ours to take over; see require_free
@@ -1949,11 +2044,18 @@ class TargetTree(TargetFile):
                 found = os.stat(self._name, dir_fd=self._directory, follow_symlinks=False)
             except FileNotFoundError:
                 return
-        if stat.S_ISDIR(found.st_mode):
-            with contextlib.suppress(OSError), os.scandir(self._path) as entries:
-                if next(entries, None) is None:
-                    return
+        if stat.S_ISDIR(found.st_mode) and self._is_empty():
+            return
         raise self._target_exists()
+
+    def _is_empty(self) -> bool:
+        with contextlib.suppress(OSError):
+            if self._place is not None:
+                there = Handle(os.open(self._name, DIRECTORY_FLAGS, dir_fd=self._directory))
+                return not os.listdir(there.descriptor)
+            with os.scandir(self._path) as entries:
+                return next(entries, None) is None
+        return False
 
     @staticmethod
     def _target_exists() -> Failed:
@@ -2696,8 +2798,10 @@ class Leg:
         concurrency: Optional[int] = None,
         verify: Optional[bool] = None,
         clock: Optional[Clock] = None,
+        place: Optional[str] = None,
     ) -> None:
         self.clock = clock or Clock()
+        self.place = None if place is None else Place(place)
         self.road = Road()
         self.stop = stop or threading.Event()
         self.state = State(state_directory)
@@ -2729,7 +2833,7 @@ class Leg:
         receipt = None  # type: Optional[Document]
         try:
             document = self.aside(lambda line: self.persist(line, lambda: self._read_ticket(line)))
-            self.ticket = Ticket(document, self.kind)
+            self.ticket = self.ticket_of(document)
             receipt = self.earlier_receipt()
             if receipt is None:
                 self._run_resumably()
@@ -2789,6 +2893,15 @@ class Leg:
         """Ends what `run` opened."""
 
     # What they share:
+
+    def ticket_of(self, document: Any) -> Ticket:
+        """The ticket of this document, if it means this kind of host."""
+        ticket = Ticket(document, self.kind)
+        if ticket.place is not None and self.place is None:
+            raise Failed("ticket_unreadable", "The ticket is for a node, and this mover was given no --place there.")
+        if ticket.place is None and self.place is not None:
+            raise Failed("ticket_unreadable", "The ticket is for no node, so nothing is moved in this node's directories.")
+        return ticket
 
     def the_ticket(self) -> Ticket:
         if self.ticket is None:
@@ -2868,7 +2981,7 @@ class Leg:
             reload_ticket = self._reload_ticket
             for again in range(ATTEMPTS_PER_REQUEST):
                 try:
-                    after = Ticket(reload_ticket(line), self.kind)
+                    after = self.ticket_of(reload_ticket(line))
                     break
                 except Trouble as trouble:
                     self.progress.retried()
@@ -3048,11 +3161,20 @@ class Fetch(Leg):
 
     def _open_target(self, ticket: Ticket) -> TargetFile:
         if ticket.archive is not None:
-            return TargetTree(ticket.path, ticket.transfer_id, ticket.root, self.state.directory)
-        return TargetFile(ticket.path, ticket.transfer_id, ticket.root)
+            return TargetTree(ticket.path, ticket.transfer_id, ticket.root, self.state.directory, self.place)
+        return TargetFile(ticket.path, ticket.transfer_id, ticket.root, self.place)
+
+    def _note_target(self) -> None:
+        """So that what is hidden there can be discarded without the ticket: nobody but this node finds it."""
+        ticket = self.the_ticket()
+        noted = {"version": 1, "transfer_id": ticket.transfer_id, "path_base64": base64.b64encode(ticket.path).decode("ascii")}
+        if self.state.directory is not None and not self.state.save(TARGET_NAME, noted):
+            raise Failed("no_space", "The node's state directory cannot be written. Tell the node's owner.")
 
     def run(self) -> None:
         ticket = self.the_ticket()
+        if self.place is not None:
+            self._note_target()
         if ticket.archive is not None:
             self.unpacking = Unpacking(self)
             self.unpacking.run()
@@ -3356,7 +3478,7 @@ class Put(Leg):
     def run(self) -> None:
         ticket = self.the_ticket()
         self.lock = self.state.lock("put.lock")
-        self.source = SourceFile(ticket.path, ticket.root) if ticket.archive is None else self.aside(self._open_tree)
+        self.source = self._open_file() if ticket.archive is None else self.aside(self._open_tree)
         ticket.measure(self.source.size_bytes)
         if self.source.size_bytes != ticket.size_bytes:
             raise Failed(
@@ -3393,13 +3515,22 @@ class Put(Leg):
             os.close(self.lock)
             self.lock = -1
 
+    def _open_file(self) -> SourceFile:
+        ticket = self.the_ticket()
+        source = SourceFile(ticket.path, ticket.root, self.place)
+        if ticket.limit_bytes is not None and source.size_bytes > ticket.limit_bytes:
+            source.close()
+            words = "The file has {} bytes, and {} may be moved at once."
+            raise Failed("size_refused", words.format(source.size_bytes, ticket.limit_bytes))
+        return source
+
     def _open_tree(self, line: Line) -> SourceTree:
         def breathe() -> None:
             if self.stop.is_set():
                 raise Halted()
 
         ticket = self.the_ticket()
-        return SourceTree(ticket.path, self.state.directory, breathe, ticket.limit_bytes, ticket.root)
+        return SourceTree(ticket.path, self.state.directory, breathe, ticket.limit_bytes, ticket.root, self.place)
 
     def the_source(self) -> Union[SourceFile, SourceTree]:
         if self.source is None:
@@ -3683,7 +3814,7 @@ class Unpacking:
     def __init__(self, leg: "Fetch") -> None:
         ticket = leg.the_ticket()
         self._leg = leg
-        self._target = TargetTree(ticket.path, ticket.transfer_id, ticket.root, leg.state.directory)
+        self._target = TargetTree(ticket.path, ticket.transfer_id, ticket.root, leg.state.directory, leg.place)
         leg.target = self._target
         self._target.before_replacing = self._forget_earlier_points
         self.saving = threading.Lock()  # held while a journal is made and written
@@ -4213,7 +4344,7 @@ class LeadingFetch(LeadingTask, Fetch):
     def start_afresh(self) -> None:
         ticket = self.the_ticket()
         self.the_target().close()
-        self.target = TargetFile(ticket.path, ticket.transfer_id, ticket.root)
+        self.target = TargetFile(ticket.path, ticket.transfer_id, ticket.root, self.place)
         self.target.create(ticket.size_bytes)
 
     def gather(self) -> None:
@@ -4310,7 +4441,7 @@ class FollowingTask(Leg):
         self.aside(lambda line: self._until(line, self.board.claim, VISIBLE_SECONDS, AnotherMover()))
         self.aside(lambda line: self._until(line, lambda: self._word.get("word") == "begin"))
         self.board.say("moving")
-        self.ticket = Ticket(self.aside(lambda line: self.persist(line, lambda: self._read_ticket(line))), self.kind)
+        self.ticket = self.ticket_of(self.aside(lambda line: self.persist(line, lambda: self._read_ticket(line))))
         try:
             self.take_place(self._word)
             self.move(self.own_share())
@@ -4369,7 +4500,7 @@ class FollowingFetch(FollowingTask, Fetch):
     def take_place(self, said: Document) -> None:
         ticket = self.the_ticket()
         self.seen = ObjectSeen(*said["object"])
-        target = self.target = JoinedTargetFile(ticket.path, ticket.transfer_id, ticket.root)
+        target = self.target = JoinedTargetFile(ticket.path, ticket.transfer_id, ticket.root, self.place)
         unseen = Failed(
             "target_missing_directory",
             "The file that the first task made cannot be seen from every node; is it on a file system that they share?",
@@ -4389,8 +4520,9 @@ class FollowingFetch(FollowingTask, Fetch):
 
 class FollowingPut(FollowingTask, Put):
     def take_place(self, said: Document) -> None:
-        self.source = SourceFile(self.the_ticket().path, self.the_ticket().root)
+        self.source = self._open_file()
         self.source.check(said["source"])
+        self.the_ticket().measure(self.source.size_bytes)
         journal = self.state.load_journal()
         if all(journal.get(key) == value for key, value in self.journal_identity().items()):
             self.source.check(journal.get("source"))
@@ -4426,14 +4558,17 @@ def fetch(
     concurrency: Optional[int] = None,
     verify: Optional[bool] = None,
     clock: Optional[Clock] = None,
+    place: Optional[str] = None,
 ) -> Document:
     """Carries out a fetch ticket and gives its receipt. A failed transfer raises nothing.
 
     on_progress is called from another thread. Setting `stop` ends the transfer soon with `interrupted`.
-    reload_ticket gives a ticket with fresh URLs when a store says that one has expired.
+    reload_ticket gives a ticket with fresh URLs when a store says that one has expired. `place` is the directory below
+    which a ticket for a node names its path.
     """
     again = None if reload_ticket is None else renewed_by(reload_ticket)
-    return Fetch(lambda line: ticket, again, state_directory, on_progress, stop, concurrency, verify, clock).carry_out()
+    leg = Fetch(lambda line: ticket, again, state_directory, on_progress, stop, concurrency, verify, clock, place)
+    return leg.carry_out()
 
 
 def put(
@@ -4445,10 +4580,28 @@ def put(
     concurrency: Optional[int] = None,
     verify: Optional[bool] = None,
     clock: Optional[Clock] = None,
+    place: Optional[str] = None,
 ) -> Document:
     """Carries out a put ticket and gives its receipt, as `fetch` does."""
     again = None if reload_ticket is None else renewed_by(reload_ticket)
-    return Put(lambda line: ticket, again, state_directory, on_progress, stop, concurrency, verify, clock).carry_out()
+    leg = Put(lambda line: ticket, again, state_directory, on_progress, stop, concurrency, verify, clock, place)
+    return leg.carry_out()
+
+
+def discard(state_directory: str, place: str) -> None:
+    """Removes what a fetch into this place has left hidden beside its target, if anything. Raises Failed."""
+    noted = State(state_directory).load(TARGET_NAME)
+    transfer_id, path = noted.get("transfer_id"), noted.get("path_base64")
+    if not isinstance(transfer_id, str) or not re.match(r"[a-z0-9]{1,64}\Z", transfer_id) or not isinstance(path, str):
+        return
+    parent = os.path.dirname(base64.b64decode(path).rstrip(b"/"))
+    with disk_errors("target_missing_directory"):
+        try:
+            there = Handle(Place(place).open_directory(parent, "target_missing_directory"))
+        except (Failed, FileNotFoundError):
+            return  # nothing is hidden where nothing can be reached
+        remove_tree(there.descriptor, hidden_name(transfer_id))
+        os.fsync(there.descriptor)
 
 
 def renewed_by(reload_ticket: Callable[[], Document]) -> Callable[[Line], Document]:
@@ -4469,19 +4622,35 @@ def shares_in_words(receipt: Document) -> Iterator[str]:
         yield words.format(len(receipt["tasks"]), **share)
 
 
+def discard_and_tell(state_directory: str, place: str) -> int:
+    try:
+        discard(state_directory, place)
+    except Failed as failure:
+        print("{}: {}".format(failure.code, failure.message), file=sys.stderr)
+        return 1
+    return 0
+
+
 def main(arguments: Optional[List[str]] = None) -> int:
     parser = argparse.ArgumentParser(description="Moves one file or directory between a disk and an S3 store as a ticket says.")
-    parser.add_argument("kind", choices=("fetch", "put"))
-    where = parser.add_mutually_exclusive_group(required=True)
+    parser.add_argument("kind", choices=("fetch", "put", "discard"))
+    where = parser.add_mutually_exclusive_group()
     where.add_argument("--ticket", metavar="FILE", help="the ticket itself")
     where.add_argument("--ticket-url-file", metavar="FILE", help="a file that holds the ticket's presigned address")
     parser.add_argument("--state-directory", metavar="DIR", help="journal and receipt; default: where FILE stands")
+    parser.add_argument("--place", metavar="DIR", help="a node's directory, below which the ticket's path is")
     parser.add_argument("--concurrency", type=int, metavar="N", help="connections at once")
     parser.add_argument("--no-verify", action="store_true", help="leave out the MD5 of the parts (benchmarks only)")
     parser.add_argument("--task", type=int, default=0, metavar="K", help="which of several tasks this is, from 0")
     parser.add_argument("--tasks", type=int, default=1, metavar="N", help="how many tasks share this ticket and DIR")
     parser.add_argument("--run", default="", metavar="ID", help="one word, the same for the tasks that were started together")
     options = parser.parse_args(arguments)
+    if options.kind == "discard":
+        if not options.state_directory or not options.place:
+            parser.error("discard needs --state-directory and --place")
+        return discard_and_tell(options.state_directory, options.place)
+    if not options.ticket and not options.ticket_url_file:
+        parser.error("one of --ticket and --ticket-url-file is needed")
     if not 0 <= options.task < options.tasks <= MOST_TASKS:
         parser.error("--task must be less than --tasks, which is at most {}".format(MOST_TASKS))
     if options.tasks > 1 and not re.match(r"[A-Za-z0-9._-]{1,128}\Z", options.run):
@@ -4500,6 +4669,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
         stop,
         options.concurrency,
         False if options.no_verify else None,
+        None,
+        options.place,
     )
     receipts = []  # type: List[Document]
     carrier = threading.Thread(target=lambda: receipts.append(leg.carry_out()), name="stagecoach-leg", daemon=True)

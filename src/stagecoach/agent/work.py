@@ -1,0 +1,191 @@
+"""Carries out the commands that were taken, each from wherever it stands, and writes down how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from stagecoach.agent.journal import CommandState, Ending, Entry, Journal, ProcessMark
+from stagecoach.agent.moving import CANCELLED, Mover
+from stagecoach.agent.processes import GRACE_SECONDS, KILLED_SECONDS, end_orphan
+from stagecoach.client.asking import Clock
+
+_log = logging.getLogger(__name__)
+
+MOVE = "move"
+DISCARD = "discard"
+ENDED_BY_SIGTERM = 143
+JOURNAL_SECONDS = 5.0
+
+
+class Stop(Enum):
+    """Why a command is stopped."""
+
+    CANCELLED = "cancelled"
+    GONE = "gone"
+    """The service does not know it any more."""
+    AGENT_ENDS = "agent ends"
+
+
+@dataclass
+class _Work:
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    why: Stop | None = None
+    task: asyncio.Task[None] | None = None
+
+
+class Workshop:
+    """The commands under way. ``on_change`` hears of each that has started or ended."""
+
+    def __init__(self, journal: Journal, mover: Mover, clock: Clock, on_change: Callable[[str], None]) -> None:
+        self._journal = journal
+        self._mover = mover
+        self._clock = clock
+        self._on_change = on_change
+        self._works: dict[str, _Work] = {}
+        self._discarding: set[asyncio.Task[None]] = set()
+
+    def begin(self, command_id: str) -> None:
+        """Or go on with it."""
+        work = self._works[command_id] = _Work()
+        work.task = asyncio.create_task(self._carry_out(command_id, work), name=command_id)
+
+    def stop(self, command_id: str, why: Stop) -> None:
+        """Nothing where it is not under way (any more)."""
+        work = self._works.get(command_id)
+        if work is not None:
+            # What is gone stays so; only the agent's own end must not hide that it was cancelled.
+            work.why = why if work.why in {None, Stop.AGENT_ENDS} else work.why
+            work.stop.set()
+
+    async def stop_all(self) -> None:
+        """The agent ends: the movers write their journals, and what they have not done is still to be done."""
+        for command_id in list(self._works):
+            self.stop(command_id, Stop.AGENT_ENDS)
+        tasks = {work.task for work in self._works.values() if work.task is not None} | self._discarding
+        if tasks:
+            await asyncio.wait(tasks, timeout=GRACE_SECONDS + KILLED_SECONDS)
+
+    def drop(self, command_id: str) -> None:
+        """It has ended, and the service will not have it: nothing of it is kept."""
+        if self._journal.get(command_id) is not None:
+            self._later(self._drop(command_id))
+
+    def acknowledge(self, command_id: str) -> None:
+        """The service knows how it ended. Raises OSError."""
+        entry = self._journal.change(command_id, state=CommandState.ACKNOWLEDGED)
+        is_done = entry.ending is not None and entry.ending.code is None
+        if is_done and entry.transfer_id is not None and not self._is_wanted(entry.transfer_id):
+            self._mover.forget(entry.transfer_id)
+
+    def clean_up(self, now: float) -> None:
+        """Forgets what is old: commands, and what transfers that never went on have left."""
+        self._journal.forget_old()
+        for transfer_id in self._mover.old_transfers(now):
+            if not self._is_wanted(transfer_id):
+                self._later(self._discard(transfer_id))
+
+    async def _carry_out(self, command_id: str, work: _Work) -> None:
+        try:
+            entry = self._journal.get(command_id)
+            if entry is None:
+                return
+            if entry.process is not None and not await end_orphan(entry.process, self._clock.sleep):
+                _log.error("Process %d of command %s does not end.", entry.process.pid, command_id)
+            await self._await_turn(entry, work)
+            stopped = Ending(ENDED_BY_SIGTERM, "interrupted", "The command was stopped before it began.")
+            ending = stopped if work.stop.is_set() else await self._ending_of(entry, work)
+            await self._settle(entry, work, ending)
+        except Exception as error:
+            # Nobody may wait for ever for a command that nothing works on.
+            _log.exception("Command %s cannot be carried out.", command_id)
+            ending = Ending(1, "agent_error", f"The agent on the node failed ({type(error).__name__}); its log says more.")
+            await self._note_ending(command_id, ending)
+        finally:
+            self._works.pop(command_id, None)
+
+    async def _await_turn(self, entry: Entry, work: _Work) -> None:
+        # Two movers of one transfer would stand in each other's way.
+        earlier = [
+            other.task
+            for command_id, other in self._works.items()
+            if other.task is not None and self._is_before(self._journal.get(command_id), entry)
+        ]
+        stopped = asyncio.create_task(work.stop.wait())
+        for task in earlier:
+            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+
+    @staticmethod
+    def _is_before(other: Entry | None, entry: Entry) -> bool:
+        return other is not None and other.transfer_id == entry.transfer_id is not None and other.number < entry.number
+
+    async def _ending_of(self, entry: Entry, work: _Work) -> Ending:
+        if entry.kind == DISCARD and entry.transfer_id is not None:
+            await self._discard_of(entry)
+            return Ending(0, None, "What the transfer had left on the node was removed.")
+        if entry.kind != MOVE:
+            return Ending(1, "command_unsupported", f"This agent does not know the command {entry.kind[:32]!r}; update it.")
+
+        def on_start(process: ProcessMark | None) -> None:
+            self._journal.change(entry.id, state=CommandState.RUNNING, process=process)
+            self._on_change(entry.id)
+
+        _log.info("Command %s begins: %s of transfer %s.", entry.id, entry.spec.get("direction"), entry.transfer_id)
+        try:
+            return await self._mover.run(entry, on_start, work.stop)
+        except OSError as error:
+            return Ending(1, "interrupted", f"The agent could not start the mover ({error.strerror}).")
+
+    async def _settle(self, entry: Entry, work: _Work, ending: Ending) -> None:
+        is_done = ending.code is None
+        _log.info("Command %s ended: %s %s", entry.id, ending.code or "done.", ending.message)
+        if work.why is Stop.AGENT_ENDS and not is_done:
+            self._journal.change(entry.id, state=CommandState.TAKEN, process=None)
+            return
+        if work.why is Stop.GONE:
+            await self._drop(entry.id)
+            return
+        if work.why is Stop.CANCELLED and not is_done:
+            ending = Ending(ENDED_BY_SIGTERM, CANCELLED, "The command was cancelled, and what it had done was removed.")
+            await self._discard_of(entry)
+        await self._note_ending(entry.id, ending)
+
+    async def _note_ending(self, command_id: str, ending: Ending) -> None:
+        while True:
+            try:
+                self._journal.change(command_id, state=CommandState.ENDED, process=None, ending=ending)
+                break
+            except OSError as error:
+                _log.error("The journal cannot be written (%s); tried again.", error.strerror)
+                await self._clock.sleep(JOURNAL_SECONDS)
+        self._on_change(command_id)
+
+    async def _drop(self, command_id: str) -> None:
+        entry = self._journal.get(command_id)
+        if entry is not None:
+            self._journal.forget(command_id)
+            await self._discard_of(entry)
+
+    async def _discard_of(self, entry: Entry) -> None:
+        if entry.transfer_id is not None and not self._is_wanted(entry.transfer_id, but=entry.id):
+            await self._discard(entry.transfer_id)
+
+    async def _discard(self, transfer_id: str) -> None:
+        try:
+            await self._mover.discard(transfer_id)
+        except OSError as error:
+            # Tried again when it is old.
+            _log.error("What transfer %s has left cannot be removed (%s).", transfer_id, error.strerror)
+
+    def _is_wanted(self, transfer_id: str, but: str = "") -> bool:
+        return any(entry.transfer_id == transfer_id and entry.is_unfinished and entry.id != but for entry in self._journal)
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._discarding.add(task)
+        task.add_done_callback(self._discarding.discard)

@@ -1,0 +1,128 @@
+"""What the agent of a data transfer node and the service say to each other: enrolment, polls, commands, their ends.
+
+Everything is asked by the agent: a node opens no port for this. Both sides ignore keys that they do not know, so either
+may be the newer one.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from stagecoach.wire.shapes import Shape
+
+MAX_WAIT_SECONDS = 50
+MAX_RUNNING = 1000
+MAX_HEALTH_SENTENCES = 20
+MAX_RESULT_BYTES = 64 * 1024
+
+Id = Annotated[str, Field(pattern="^[0-9a-z]{1,64}$")]
+"""Of a node or a command: 26 characters as ids of transfers have; the agent makes names of files from it."""
+InstanceId = Annotated[str, Field(pattern="^[0-9a-z]{16,64}$")]
+"""Made by the agent when it enrols; another machine that came by the credential has another."""
+Version = Annotated[str, Field(max_length=64)]
+Platform = Annotated[str, Field(max_length=200)]
+
+
+class EnrolRequest(Shape):
+    """``POST /agent/enrol``, without any credential but the token, which works once."""
+
+    token: str = Field(min_length=1, max_length=512)
+    instance_id: InstanceId
+    version: Version
+    platform: Platform
+    name: str | None = Field(default=None, max_length=100, description="What the machine would be called; a suggestion.")
+
+
+class Enrolled(Shape):
+    """The node's credential, which no other answer ever holds."""
+
+    node_id: Id
+    name: str
+    credential: str = Field(min_length=1)
+    poll_seconds: int = Field(gt=0, description="How long a poll shall wait for something to happen.")
+
+
+class FreeBytes(Shape):
+    """Room on the disks of the two directories; null where it cannot be told."""
+
+    receive: int | None = Field(default=None, ge=0)
+    send: int | None = Field(default=None, ge=0)
+
+
+class Receiver(Shape):
+    """Where other nodes reach this one directly."""
+
+    host: str = Field(max_length=255)
+    port: int = Field(ge=1, le=65535)
+    certificate_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class PollRequest(Shape):
+    """``POST /agent/poll``."""
+
+    instance_id: InstanceId
+    version: Version
+    platform: Platform
+    free_bytes: FreeBytes
+    running: list[Id] = Field(max_length=MAX_RUNNING, description="Taken and not yet reported as ended; renews their leases.")
+    capacity: int = Field(ge=0, description="How many more commands the agent can take now.")
+    health: list[Annotated[str, Field(max_length=500)]] = Field(
+        default=[], max_length=MAX_HEALTH_SENTENCES, description="Sentences: what keeps the node from doing its work."
+    )
+    receiver: Receiver | None = None
+    wait_seconds: int = Field(ge=0, le=MAX_WAIT_SECONDS)
+
+
+class MoveSpec(Shape):
+    """Of a command ``move``: the rest is in its ticket."""
+
+    direction: Literal["fetch", "put"]
+
+
+class Command(Shape):
+    """Something for the node to do. Delivered again with the same id when nobody knows whether it arrived."""
+
+    id: Id
+    kind: str = Field(max_length=32)
+    attempt: int = Field(ge=1, description="How often it was delivered.")
+    transfer_id: Id | None = None
+    spec: dict[str, Any]
+    ticket_url: str | None = Field(default=None, description="Presigned; of a move.")
+
+
+class PollAnswer(Shape):
+    """What to begin, in this order, and what to end."""
+
+    commands: list[Command] = Field(default=[])
+    cancel: list[Id] = Field(default=[])
+    unknown: list[Id] = Field(default=[], description="Of ``running``: not this node's, or ended. They are to be stopped.")
+    rename_to: str | None = None
+    lease_seconds: int = Field(gt=0)
+
+
+class StartedReport(Shape):
+    """``POST /agent/commands/{id}/started``."""
+
+    instance_id: InstanceId
+    attempt: int = Field(ge=1)
+
+
+class EndedReport(Shape):
+    """``POST /agent/commands/{id}/ended``. ``code`` is null after a good end, and stable otherwise."""
+
+    instance_id: InstanceId
+    attempt: int = Field(ge=1)
+    exit_code: int
+    code: str | None = Field(default=None, max_length=64)
+    message: str = Field(default="", max_length=1000)
+    result: dict[str, Any] | None = None
+
+    @field_validator("result")
+    @classmethod
+    def _bounded(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None and len(json.dumps(value).encode()) > MAX_RESULT_BYTES:
+            raise ValueError(f"must not be longer than {MAX_RESULT_BYTES} bytes")
+        return value
