@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from stagecoach.database.tables import metadata
+from stagecoach.database.node_tables import metadata
 
 connection = context.config.attributes.get("connection")
 if connection is None:

@@ -26,6 +26,10 @@ from stagecoach.database.engine import migrate, open_engine, require_current
 from stagecoach.database.followed_jobs import FollowedJobs
 from stagecoach.database.inventory import Inventory
 from stagecoach.database.log_in_tries import LogInTries
+from stagecoach.database.node_commands import NodeCommands
+from stagecoach.database.node_grants import NodeGrants
+from stagecoach.database.node_polls import NodePolls
+from stagecoach.database.nodes import Nodes
 from stagecoach.database.personal_tokens import PersonalTokens
 from stagecoach.database.setting_overrides import SettingOverrides
 from stagecoach.database.system_polls import SystemPolls
@@ -76,6 +80,10 @@ async def open_toolbox(
             log_in_tries=LogInTries(engine),
             personal_tokens=PersonalTokens(engine),
             passwords=passwords,
+            nodes=Nodes(engine),
+            node_commands=NodeCommands(engine),
+            node_polls=NodePolls(engine),
+            node_grants=NodeGrants(engine),
             deliveries=WebhookDeliveries(engine),
             audit_log=AuditLog(engine),
             store=store,

@@ -27,6 +27,10 @@ from stagecoach.database.engine import migrate, open_engine
 from stagecoach.database.followed_jobs import FollowedJobs
 from stagecoach.database.inventory import Inventory
 from stagecoach.database.log_in_tries import LogInTries
+from stagecoach.database.node_commands import NodeCommands
+from stagecoach.database.node_grants import NodeGrants
+from stagecoach.database.node_polls import NodePolls
+from stagecoach.database.nodes import Nodes
 from stagecoach.database.personal_tokens import PersonalTokens
 from stagecoach.database.setting_overrides import SettingOverrides
 from stagecoach.database.system_polls import SystemPolls
@@ -167,6 +171,10 @@ class World:
             log_in_tries=LogInTries(self.engine),
             personal_tokens=PersonalTokens(self.engine),
             passwords=self.passwords,
+            nodes=Nodes(self.engine),
+            node_commands=watched(NodeCommands(self.engine)),
+            node_polls=NodePolls(self.engine),
+            node_grants=watched(NodeGrants(self.engine)),
             deliveries=watched(WebhookDeliveries(self.engine)),
             audit_log=watched(AuditLog(self.engine)),
             store=watched(self.store),
@@ -261,7 +269,9 @@ def world_settings(**changes: Mapping[str, Any]) -> Settings:
         "worker": {"scheduler_asks_per_minute": 600, **changes.get("worker", {})},
     }
     values["s3"] |= changes.get("s3", {})
-    values |= {name: changes[name] for name in ("events", "webhooks", "auth", "accounts", "personal_tokens") if name in changes}
+    values |= {
+        name: changes[name] for name in ("events", "nodes", "webhooks", "auth", "accounts", "personal_tokens") if name in changes
+    }
     return settings_from(values)
 
 

@@ -157,5 +157,7 @@ JobOrTransferReader = Annotated[Caller, requires(Scope.JOBS_READ, Scope.TRANSFER
 JobOrTransferWriter = Annotated[Caller, requires(Scope.JOBS_WRITE, Scope.TRANSFERS_WRITE)]
 # Which systems there are and who one is on them, every program must know.
 SystemsReader = Annotated[Caller, requires(Scope.JOBS_READ, Scope.TRANSFERS_READ, Scope.FILES_READ)]
+NodesReader = Annotated[Caller, requires(Scope.NODES_READ)]
+NodesWriter = Annotated[Caller, requires(Scope.NODES_WRITE)]
 TokensManager = Annotated[Caller, requires(Scope.TOKENS_MANAGE)]
 Administrator = Annotated[Caller, requires(Scope.ADMIN)]

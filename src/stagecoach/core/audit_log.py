@@ -45,6 +45,19 @@ class Act(StrEnum):
     SESSION_ENDED = "session.end"
     TOKEN_MADE = "token.make"  # noqa: S105
     TOKEN_REVOKED = "token.revoke"  # noqa: S105
+    NODE_MADE = "node.make"
+    NODE_CHANGED = "node.change"
+    NODE_REVOKED = "node.revoke"
+    NODE_ENROLMENT_RENEWED = "node.enrolment"
+    NODE_ENROLLED = "node.enrol"
+    NODE_INSTANCE_REFUSED = "node.instance-refused"
+    NODE_CHECK_ASKED = "node.check"
+    NODE_QUEUE_ORDERED = "node.order"
+    NODE_COMMAND_REMOVED = "node.command.remove"
+    GRANT_MADE = "grant.make"
+    GRANT_REVOKED = "grant.revoke"
+    INVITATION_MADE = "invitation.make"
+    INVITATION_REDEEMED = "invitation.redeem"
     AUTHENTICATION_REFUSED = "authentication.refused"
 
 

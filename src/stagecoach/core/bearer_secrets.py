@@ -1,5 +1,7 @@
 """Secrets that this service makes itself: recognisable by their beginning, and known to it only by their SHA-256.
 
+Sessions, personal tokens and nodes' credentials are sent with requests; enrolment tokens and invitations are handed over once.
+
 256 random bits need no slow hash: nobody can try them all. They are compared by looking their digest up.
 """
 
@@ -12,8 +14,11 @@ from collections.abc import Callable
 
 SESSION_PREFIX = "scs_"
 PERSONAL_PREFIX = "sct_"
+NODE_PREFIX = "scn_"
+ENROLMENT_PREFIX = "sce_"
+INVITATION_PREFIX = "sci_"
 _SECRET_BITS = 256
-_SHAPE = re.compile(r"sc[st]_[A-Za-z0-9_-]{43}", re.ASCII)
+_SHAPE = re.compile(r"sc[stnei]_[A-Za-z0-9_-]{43}", re.ASCII)
 
 
 def new_secret(prefix: str, random_bits: Callable[[int], int]) -> str:
@@ -23,8 +28,8 @@ def new_secret(prefix: str, random_bits: Callable[[int], int]) -> str:
 
 
 def is_secret_of_ours(token: str) -> bool:
-    """Whether it begins as ours do; it may still be none."""
-    return token.startswith((SESSION_PREFIX, PERSONAL_PREFIX))
+    """Whether it begins as those of ours do that come with requests; it may still be none."""
+    return token.startswith((SESSION_PREFIX, PERSONAL_PREFIX, NODE_PREFIX))
 
 
 def secret_digest(secret: str) -> str | None:

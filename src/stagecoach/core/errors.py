@@ -19,6 +19,7 @@
     │   ├── WebhookRefused            webhook_refused
     │   ├── PasswordRefused           password_refused: a new one that is too short or too easy
     │   ├── SettingRefused            setting_refused
+    │   ├── NodeUnsupported           node_unsupported: clusters do it, nodes do not
     │   └── KeyReused                 idempotency_key_reused
     ├── NotAuthenticated              token missing, expired, of a stranger
     ├── PermissionRefused             the cluster or the rules say no
@@ -26,13 +27,16 @@
     │   └── TooManyTransfers          too_many_transfers: a bound in number
     ├── NotFound
     │   ├── SystemNotFound / TransferNotFound / JobNotFound / FileMissing
-    │   └── TokenNotFound / AccountNotFound
+    │   └── TokenNotFound / AccountNotFound / NodeNotFound
     ├── Conflict                      the state does not allow it
     │   ├── PartsMissing              with the part numbers
     │   ├── PartsDiffer               with the part numbers
     │   ├── QuotaReached              quota_reached: of bytes in the staging area
-    │   ├── NameTaken                 name_taken: an account has it
+    │   ├── NameTaken                 name_taken: an account or a node has it
     │   ├── TooManyTokens             too_many_tokens: as many as one user may have
+    │   ├── LimitReached              limit_reached: of nodes, grants, commands
+    │   ├── GrantExceeded             grant_exceeded: more bytes than the grant to send has left
+    │   ├── InstanceDiffers           instance_differs: a node's credential on a second machine
     │   ├── StaleVersion              somebody else moved the row first (internal)
     │   └── RequestUnderWay           the same request is still being answered
     └── Unavailable                   trying again can help
@@ -173,6 +177,12 @@ class WebhookRefused(InvalidRequest):
     code = "webhook_refused"
 
 
+class NodeUnsupported(InvalidRequest):
+    """A data transfer node does not do what clusters do: it has no users, no jobs of theirs and no listings."""
+
+    code = "node_unsupported"
+
+
 class PasswordRefused(InvalidRequest):
     """A new password is too short, too long or too easy to guess; the message repeats none of it."""
 
@@ -258,6 +268,12 @@ class AccountNotFound(NotFound):
     code = "account_not_found"
 
 
+class NodeNotFound(NotFound):
+    """No such node, command or grant, or none that the caller may know of."""
+
+    code = "node_not_found"
+
+
 class Conflict(StagecoachError):
     """The transfer's state does not allow it."""
 
@@ -283,7 +299,7 @@ class QuotaReached(Conflict):
 
 
 class NameTaken(Conflict):
-    """Another local account has this name."""
+    """Another local account, or another node of the same owner, has this name."""
 
     code = "name_taken"
 
@@ -292,6 +308,24 @@ class TooManyTokens(Conflict):
     """The user has as many personal tokens as one may; nothing was made."""
 
     code = "too_many_tokens"
+
+
+class LimitReached(Conflict):
+    """There are as many as there may be; nothing was made. ``data['limit']``."""
+
+    code = "limit_reached"
+
+
+class GrantExceeded(Conflict):
+    """The grant to send to a node has fewer bytes left; nothing was made. ``data`` has the limit and what is used."""
+
+    code = "grant_exceeded"
+
+
+class InstanceDiffers(Conflict):
+    """Another agent than the one that enrolled holds this node's credential."""
+
+    code = "instance_differs"
 
 
 class StaleVersion(Conflict):

@@ -41,8 +41,8 @@ _FORMS: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     (re.compile(r"(\w://[^/\s:@]*:)[^/\s@]+@"), rf"\1{HIDDEN}@"),
     (re.compile(r"\bwhsec_[A-Za-z0-9+/=]+"), HIDDEN),
-    # Of sessions and personal tokens of this service.
-    (re.compile(r"\bsc[st]_[A-Za-z0-9_-]{20,}+"), HIDDEN),
+    # Of sessions, personal tokens, nodes, enrolments and invitations of this service.
+    (re.compile(r"\bsc[stnei]_[A-Za-z0-9_-]{20,}+"), HIDDEN),
     (
         # After a colon and a space may stand a sentence, which begins with a short word.
         re.compile(

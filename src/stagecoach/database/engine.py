@@ -39,6 +39,7 @@ class Turn(IntEnum):
     COUNT_LOG_INS = 7238503
     CHANGE_SETTINGS = 7238504
     COUNT_TOKENS = 7238505
+    COUNT_NODES = 7238506
 
 
 async def take_turn(connection: AsyncConnection, turn: Turn) -> None:

@@ -23,6 +23,7 @@ from stagecoach.core.errors import SettingsError
 from stagecoach.core.parts import MAX_PART_SIZE_BYTES, MEBIBYTE, MIN_PART_SIZE_BYTES
 from stagecoach.core.polling import QUESTIONS_AN_ASK
 from stagecoach.settings.identity import AccountSettings, AuthSettings, IssuerSettings, PersonalTokenSettings
+from stagecoach.settings.nodes import NodeSettings
 from stagecoach.settings.systems import MAX_URL_TTL_SECONDS, SystemSettings
 from stagecoach.settings.values import HttpUrlText, IpNetworkText, Secret, Section, WebOrigin
 from stagecoach.settings.webhooks import EventSettings, WebhookSettings
@@ -291,6 +292,7 @@ class Settings(BaseSettings):
     )
     worker: WorkerSettings = Field(default_factory=lambda: WorkerSettings(), description="How the worker keeps transfers moving.")
     events: EventSettings = Field(default_factory=lambda: EventSettings(), description="Streams of a transfer's events.")
+    nodes: NodeSettings = Field(default_factory=lambda: NodeSettings(), description="Data transfer nodes that users register.")
     webhooks: WebhookSettings = Field(
         default_factory=lambda: WebhookSettings(), description="Changes of state, posted to hosts of the users' choice."
     )

@@ -19,7 +19,14 @@ from stagecoach.core.access import Scope
 
 # The parameters of paths that name what is everybody's.
 # Where a request without a body is none.
-BODIES = {"/compute/{system}/jobs/{job_id}/attach": {"command": "id"}}
+BODIES = {
+    "/compute/{system}/jobs/{job_id}/attach": {"command": "id"},
+    "/nodes/{node_id}": {"name": "mine"},
+    "/nodes/{node_id}/commands": {"kind": "check_network"},
+    "/nodes/{node_id}/commands/order": {"ids": ["0" * 26]},
+    "/nodes/{node_id}/grants": {"user": "bob"},
+    "/nodes/{node_id}/invitations": {},
+}
 EVERYBODYS = {"system"}
 
 
@@ -72,7 +79,10 @@ async def test_another_users_things_are_not_there(
     alices = {"transfer_id": begun["transferId"], "job_id": begun["transferJob"]["jobId"]}
     made = (await alice.post("/tokens", json={"name": "mine", "scopes": ["transfers:read"], "expiresInDays": 1})).json()
     alices |= {"token_id": made["id"]}
-    nobodys = {"transfer_id": "0" * 26, "job_id": "99999999", "token_id": "0" * 26}
+    node = (await alice.post("/nodes", json={"name": "archive"})).json()
+    command = (await alice.post(f"/nodes/{node['id']}/commands", json={"kind": "check_network"})).json()
+    alices |= {"node_id": node["id"], "command_id": command["id"]}
+    nobodys = {**dict.fromkeys(alices, "0" * 26), "job_id": "99999999"}
     before = await world.get(alices["transfer_id"])
     administrators = {
         (route.method, route.path) for route in declared_routes(application) if route.declares == (Guard(Scope.ADMIN),)
@@ -93,9 +103,13 @@ async def test_another_users_things_are_not_there(
             assert alices["transfer_id"] not in json.dumps(body), path
             answers.append({**body, "data": None})
         assert answers[0] == answers[1], f"{path}: tells that it is there"
-    assert walked >= 9
+    assert walked >= 17
     assert [token["id"] for token in (await alice.get("/tokens")).json()["tokens"]] == [made["id"]]
     assert await world.get(alices["transfer_id"]) == before
+    assert (await alice.get(f"/nodes/{node['id']}")).json()["state"] == "waiting"
+    (kept,) = (await alice.get(f"/nodes/{node['id']}/commands")).json()["commands"]
+    assert kept == command
+    assert (await bob.get("/nodes")).json()["nodes"] == []
     listed = (await bob.get("/transfers", params={"owner": "alice"})).json()
     assert listed["transfers"] == []
 
