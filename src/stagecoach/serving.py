@@ -37,7 +37,7 @@ NOT_STARTED = 3
 
 
 class WebServer(uvicorn.Server):
-    """Ends its streams of events before it waits for the requests under way, since those would never end by themselves."""
+    """Ends its streams of events, and answers the agents that wait, before it waits for the requests under way."""
 
     def __init__(self, app: FastAPI, where: ServerSettings) -> None:
         super().__init__(
@@ -58,6 +58,7 @@ class WebServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Called by uvicorn when it has been told to stop."""
         self._app.state.streams.close()
+        self._app.state.tools.node_calls.close()
         await super().shutdown(sockets)
 
 

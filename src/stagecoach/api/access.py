@@ -18,10 +18,14 @@ from stagecoach.api.tokens import TokenChecker
 from stagecoach.core.access import Caller, Credential, Scope
 from stagecoach.core.bearer_secrets import is_secret_of_ours
 from stagecoach.core.errors import NotAuthenticated, PermissionRefused
+from stagecoach.core.nodes import Node
+from stagecoach.flows.believe_node import believe_node
 from stagecoach.flows.believe_secret import believe_secret
 from stagecoach.flows.toolbox import Toolbox
 
 _bearer = HTTPBearer(auto_error=False, description="A token of a configured issuer, of a session, or a personal token.")
+
+_of_node = HTTPBearer(auto_error=False, scheme_name="NodeCredential", description="The credential of a node's agent.")
 
 
 def toolbox(request: Request) -> Toolbox:
@@ -93,6 +97,27 @@ class SignedIn:
 
 
 @dataclass(frozen=True)
+class OfNodes:
+    """The declaration of a route for the agents of nodes, and for nobody else."""
+
+    async def __call__(
+        self,
+        request: Request,
+        tools: Annotated[Toolbox, Depends(toolbox)],
+        credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_of_node)],
+    ) -> Node:
+        """Raises NotAuthenticated, TooManyRequests."""
+        rate: RequestRate = request.app.state.rate
+        try:
+            node = await believe_node(tools, credentials.credentials if credentials is not None else "")
+        except NotAuthenticated:
+            rate.count_stranger(address_of(request))
+            raise
+        rate.count_user(f"node {node.id}")
+        return node
+
+
+@dataclass(frozen=True)
 class OpenToAll:
     """The declaration of a route for strangers."""
 
@@ -124,7 +149,7 @@ class DeclaredRoute:
 
     method: str
     path: str
-    declares: tuple[Guard | SignedIn | OpenToAll, ...]
+    declares: tuple[Guard | SignedIn | OfNodes | OpenToAll, ...]
 
 
 def declared_routes(app: FastAPI) -> Iterator[DeclaredRoute]:
@@ -132,7 +157,7 @@ def declared_routes(app: FastAPI) -> Iterator[DeclaredRoute]:
     for route in iter_route_contexts(app.routes):
         dependant = getattr(route, "dependant", None)
         called = [dependency.call for dependency in dependant.dependencies] if dependant is not None else []
-        declares = tuple(call for call in called if isinstance(call, Guard | SignedIn | OpenToAll))
+        declares = tuple(call for call in called if isinstance(call, Guard | SignedIn | OfNodes | OpenToAll))
         for method in sorted(route.methods or {"ANY"}):
             yield DeclaredRoute(method, route.path or str(route.original_route), declares)
 
@@ -146,6 +171,7 @@ def _refuse(scope: Scope) -> NoReturn:
 Tools = Annotated[Toolbox, Depends(toolbox)]
 MaybeCredential = Annotated[Credential | None, Depends(maybe_believed)]
 CurrentCredential = Annotated[Credential, Depends(SignedIn())]
+CurrentNode = Annotated[Node, Depends(OfNodes())]
 TransfersReader = Annotated[Caller, requires(Scope.TRANSFERS_READ)]
 TransfersWriter = Annotated[Caller, requires(Scope.TRANSFERS_WRITE)]
 FilesReader = Annotated[Caller, requires(Scope.FILES_READ)]

@@ -139,6 +139,13 @@ class NodeCommands:
             await write(connection, command)
         return command
 
+    async def drop(self, node_id: str, command_id: str, now: datetime) -> None:
+        """It has ended without being carried out: nobody has it, and nobody needs it."""
+        async with writing(self._engine) as connection:
+            mine = (_rows.node_id == node_id, _rows.id == command_id, not_(HAS_ENDED))
+            ended = {"state": CommandState.CANCELLED.value, "cancel_asked": True, "ended_at": now, "lease_until": None}
+            await connection.execute(update(node_commands).where(*mine).values(**ended))
+
     async def hide(self, node_id: str, command_id: str) -> None:
         """Not on the list any more."""
         async with writing(self._engine) as connection:

@@ -1,4 +1,4 @@
-"""Believes or refuses the secrets that this service made itself: of sessions and of personal tokens."""
+"""Believes or refuses the secrets that this service made itself for people: of sessions and of personal tokens."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime
 
 from stagecoach.core.access import Credential, CredentialKind, Scope, scopes_of
 from stagecoach.core.accounts import Account, PersonalToken, Session
-from stagecoach.core.bearer_secrets import SESSION_PREFIX, secret_digest
+from stagecoach.core.bearer_secrets import NODE_PREFIX, SESSION_PREFIX, secret_digest
 from stagecoach.core.errors import NotAuthenticated
 from stagecoach.flows.toolbox import Toolbox
 
@@ -18,6 +18,8 @@ TOUCH_SECONDS = 60.0
 
 async def believe_secret(tools: Toolbox, secret: str) -> Credential:
     """Whose it is. Raises NotAuthenticated; the message never repeats any of it."""
+    if secret.startswith(NODE_PREFIX):
+        raise NotAuthenticated("This is the credential of a node; it opens what its agent needs, and nothing else.")
     digest = secret_digest(secret)
     if digest is None:
         raise NotAuthenticated("The token does not hold.")

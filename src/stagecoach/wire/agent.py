@@ -1,7 +1,7 @@
 """What the agent of a data transfer node and the service say to each other: enrolment, polls, commands, their ends.
 
 Everything is asked by the agent: a node opens no port for this. Both sides ignore keys that they do not know, so either
-may be the newer one.
+may be the newer one. Whatever an agent says is bounded: it runs on a stranger's machine.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ InstanceId = Annotated[str, Field(pattern="^[0-9a-z]{16,64}$")]
 """Made by the agent when it enrols; another machine that came by the credential has another."""
 Version = Annotated[str, Field(max_length=64)]
 Platform = Annotated[str, Field(max_length=200)]
+Bytes = Annotated[int, Field(ge=0, le=2**62)]
+Attempt = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 class EnrolRequest(Shape):
@@ -41,15 +43,15 @@ class Enrolled(Shape):
 
     node_id: Id
     name: str
-    credential: str = Field(min_length=1)
+    credential: str = Field(min_length=1, description="To be sent as Authorization: Bearer; shown only now.")
     poll_seconds: int = Field(gt=0, description="How long a poll shall wait for something to happen.")
 
 
 class FreeBytes(Shape):
     """Room on the disks of the two directories; null where it cannot be told."""
 
-    receive: int | None = Field(default=None, ge=0)
-    send: int | None = Field(default=None, ge=0)
+    receive: Bytes | None = None
+    send: Bytes | None = None
 
 
 class Receiver(Shape):
@@ -66,14 +68,14 @@ class PollRequest(Shape):
     instance_id: InstanceId
     version: Version
     platform: Platform
-    free_bytes: FreeBytes
+    free_bytes: FreeBytes = Field(default_factory=FreeBytes)
     running: list[Id] = Field(max_length=MAX_RUNNING, description="Taken and not yet reported as ended; renews their leases.")
-    capacity: int = Field(ge=0, description="How many more commands the agent can take now.")
+    capacity: int = Field(ge=0, le=1000, description="How many more commands the agent can take now.")
     health: list[Annotated[str, Field(max_length=500)]] = Field(
         default=[], max_length=MAX_HEALTH_SENTENCES, description="Sentences: what keeps the node from doing its work."
     )
     receiver: Receiver | None = None
-    wait_seconds: int = Field(ge=0, le=MAX_WAIT_SECONDS)
+    wait_seconds: int = Field(ge=0, le=MAX_WAIT_SECONDS, description="How long the answer may take.")
 
 
 class MoveSpec(Shape):
@@ -90,35 +92,36 @@ class Command(Shape):
     attempt: int = Field(ge=1, description="How often it was delivered.")
     transfer_id: Id | None = None
     spec: dict[str, Any]
-    ticket_url: str | None = Field(default=None, description="Presigned; of a move.")
+    ticket_url: str | None = Field(default=None, description="Presigned, of a move. Secret: whoever has it may move the data.")
 
 
 class PollAnswer(Shape):
     """What to begin, in this order, and what to end."""
 
     commands: list[Command] = Field(default=[])
-    cancel: list[Id] = Field(default=[])
+    cancel: list[Id] = Field(default=[], description="To be ended; what they made goes with them.")
     unknown: list[Id] = Field(default=[], description="Of ``running``: not this node's, or ended. They are to be stopped.")
-    rename_to: str | None = None
-    lease_seconds: int = Field(gt=0)
+    rename_to: str | None = Field(default=None, description="The node has another name now.")
+    parallel: int = Field(default=1, ge=1, description="Commands that the node's owner lets run at once.")
+    lease_seconds: int = Field(gt=0, description="How long its commands stay with an agent that is not heard of.")
 
 
 class StartedReport(Shape):
     """``POST /agent/commands/{id}/started``."""
 
     instance_id: InstanceId
-    attempt: int = Field(ge=1)
+    attempt: Attempt
 
 
 class EndedReport(Shape):
     """``POST /agent/commands/{id}/ended``. ``code`` is null after a good end, and stable otherwise."""
 
     instance_id: InstanceId
-    attempt: int = Field(ge=1)
-    exit_code: int
+    attempt: Attempt
+    exit_code: int = Field(ge=-(2**31), le=2**31 - 1, description="0: it did what it should.")
     code: str | None = Field(default=None, max_length=64)
     message: str = Field(default="", max_length=1000)
-    result: dict[str, Any] | None = None
+    result: dict[str, Any] | None = Field(default=None, description="At most 64 KiB of JSON.")
 
     @field_validator("result")
     @classmethod

@@ -19,6 +19,7 @@ STRANGERS = {
     ("GET", "/status/liveness/"),
     ("POST", "/accounts"),
     ("POST", "/accounts/sessions"),
+    ("POST", "/agent/enrol"),
 }
 
 

@@ -1,0 +1,104 @@
+"""Answers an agent's question for work: at once where there is some, else when some comes, else when its time is over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from stagecoach.core import names
+from stagecoach.core.errors import InstanceDiffers, NotAuthenticated
+from stagecoach.core.nodes import AgentReport, Node, NodeCommand
+from stagecoach.core.transfer import State
+from stagecoach.database.node_polls import Exchange
+from stagecoach.flows.toolbox import JOB_URL_TTL_SECONDS, Toolbox
+
+# What the agent was told already and has not done yet is told again after so long, not in a circle.
+TOLD_AGAIN_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class GivenCommand:
+    """A command with the way to its ticket, which is signed now and kept nowhere."""
+
+    command: NodeCommand
+    ticket_url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PollAnswer:
+    """What the agent is told."""
+
+    commands: Sequence[GivenCommand]
+    cancel: Sequence[str]
+    unknown: Sequence[str]
+    rename_to: str | None
+    parallel: int
+    lease_seconds: int
+
+
+async def poll_node(
+    tools: Toolbox, node: Node, report: AgentReport, wait_seconds: float, is_gone: Callable[[], Awaitable[bool]]
+) -> PollAnswer:
+    """``is_gone`` says whether the agent hung up: then nothing more is given out to it.
+
+    Raises:
+        NotAuthenticated: the node was revoked. InstanceDiffers: the credential is a copy on another machine.
+        Unavailable: too many agents wait.
+    """
+    settings, clock = tools.settings.nodes, asyncio.get_running_loop()
+    deadline = clock.time() + wait_seconds
+    with tools.node_calls.opened(node.id, tools.node_commands, settings.max_waiting_agents) as call:
+        while True:
+            call.news.clear()
+            exchange = await tools.node_polls.exchange(node.id, report, tools.now(), settings.lease_seconds)
+            if exchange is None:
+                raise await _refusal(tools, node, report)
+            given = await _given(tools, exchange.commands)
+            answer = _answer(exchange, given, settings.lease_seconds)
+            if given or exchange.has_fresh_cancel or exchange.rename_to is not None or call.is_over:
+                return answer
+            if exchange.cancel or exchange.unknown:
+                deadline = min(deadline, clock.time() + TOLD_AGAIN_SECONDS)
+            call.has_room = exchange.has_room
+            if not await call.wait(max(0.0, deadline - clock.time())) or await is_gone():
+                return answer
+
+
+async def _given(tools: Toolbox, commands: Sequence[NodeCommand]) -> list[GivenCommand]:
+    """Without those whose transfer needs them no more."""
+    given = []
+    for command in commands:
+        if command.transfer_id is None:
+            given.append(GivenCommand(command, None))
+            continue
+        transfer = await tools.transfers.get(command.transfer_id)
+        if transfer is None or transfer.state.is_end or transfer.state is State.CANCELLING:
+            await tools.node_commands.drop(command.node_id, command.id, tools.now())
+            continue
+        url = tools.store.presign(
+            "GET",
+            transfer.bucket,
+            names.ticket_key(transfer.id),
+            audience="client",
+            ttl_seconds=JOB_URL_TTL_SECONDS,
+            system=transfer.system,
+        )
+        given.append(GivenCommand(command, url))
+    return given
+
+
+def _answer(exchange: Exchange, given: Sequence[GivenCommand], lease_seconds: int) -> PollAnswer:
+    return PollAnswer(given, exchange.cancel, exchange.unknown, exchange.rename_to, exchange.node.parallel, lease_seconds)
+
+
+async def _refusal(tools: Toolbox, node: Node, report: AgentReport) -> NotAuthenticated | InstanceDiffers:
+    now = await tools.nodes.get(node.id)
+    if now is None or now.revoked_at is not None:
+        return NotAuthenticated("The node is revoked.")
+    if now.instance_id != node.instance_id:
+        return NotAuthenticated("Another agent has enrolled as this node meanwhile.")
+    await tools.nodes.note_other_instance(node.id, tools.now())
+    return InstanceDiffers(
+        "Another agent has enrolled as this node; stop this one, or make a new enrolment token and enrol it instead."
+    )
