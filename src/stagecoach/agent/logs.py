@@ -9,7 +9,7 @@ from stagecoach.core.redaction import Redaction
 
 # They log whole URLs.
 _TALKATIVE = ("httpx", "httpcore")
-_CONTROLS = {number: f"\\x{number:02x}" for number in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029) if number != 0x0A}
+_CONTROLS = {number: f"\\x{number:02x}" for number in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
 
 
 class _Line(logging.Formatter):
@@ -18,7 +18,11 @@ class _Line(logging.Formatter):
         self._redaction = redaction
 
     def format(self, record: logging.LogRecord) -> str:
-        return self._redaction.redacted(super().format(record)).translate(_CONTROLS)
+        return self._redaction.redacted(super().format(record))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        # One line, whatever the service answered; a stack stands below it.
+        return super().formatMessage(record).translate(_CONTROLS)
 
 
 def start_logging(secrets: Iterable[str]) -> None:

@@ -85,7 +85,7 @@ class Reports:
             await self._service.ended(entry.id, self._ended(entry))
             self._on_acknowledged(entry.id)
         # It may have moved on while this was said.
-        if self._journal.get(command_id) in {None, entry} or entry.ending is not None:
+        if entry.ending is not None or self._journal.get(command_id) == entry:
             self._due.pop(command_id, None)
 
     def _ended(self, entry: Entry) -> EndedReport:

@@ -44,6 +44,7 @@ class Agent:
         enrolment: Enrolment,
         *,
         transport: httpx.AsyncBaseTransport | None = None,
+        mover: Mover | None = None,
         clock: Clock | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -54,7 +55,7 @@ class Agent:
         self._wall_clock = wall_clock
         self._surroundings = Surroundings(Path(enrolment.send), Path(enrolment.receive), state.path)
         self._journal = Journal(state.commands, wall_clock)
-        self._mover = Mover(state.moves, {"fetch": enrolment.receive, "put": enrolment.send})
+        self._mover = mover or Mover(state.moves, {"fetch": enrolment.receive, "put": enrolment.send})
         self._wait_seconds = min(MAX_WAIT_SECONDS, enrolment.poll_seconds)
         self._clean_due = 0.0
 
