@@ -14,11 +14,12 @@ from dataclasses import replace
 from typing import Any
 
 from stagecoach.core.errors import StagecoachError, StaleVersion, SystemNotFound, Unavailable
+from stagecoach.core.nodes import node_id_of
 from stagecoach.core.polling import retry_seconds
 from stagecoach.core.state_machine import Event, can
 from stagecoach.core.transfer import Transfer
 from stagecoach.database.followed_jobs import LIVELY_SECONDS, Sight
-from stagecoach.flows.ask_scheduler import Answer, Asked, ask_scheduler, whose_turn
+from stagecoach.flows.ask_scheduler import Answer, Asked, ask_queue, ask_scheduler, whose_turn
 from stagecoach.flows.fail_transfer import end_line, fail
 from stagecoach.flows.forget_ended import forget_ended
 from stagecoach.flows.look_at_transfer import look_at_transfer, look_between_asks
@@ -139,11 +140,13 @@ class Worker:
 
     async def _look_at_claimed(self, system: str, transfers: Sequence[Transfer]) -> None:
         bound = asyncio.Semaphore(LOOKS_AT_ONCE_PER_SYSTEM)
+        # Of a cluster's jobs only those come here that need no report.
+        answers = await ask_queue(self._tools, system, transfers) if node_id_of(system) is not None else {}
 
         async def look(transfer: Transfer) -> None:
             try:
                 async with bound:
-                    await self._look(transfer, None)
+                    await self._look(transfer, answers.get(transfer.id))
             finally:
                 self._rows_under_way[system] -= 1
 

@@ -37,9 +37,10 @@ def build_ticket(
     wait_until_epoch_seconds: int | None,
     root: str | None = None,
     limit_bytes: int | None = None,
+    place: str | None = None,
 ) -> bytes:
     """The ticket as JSON. ``root`` is the file system that the path was resolved to be in, ``limit_bytes`` how large
-    an object the job may make of what it measures itself."""
+    an object the job may make of what it measures itself, ``place`` the directory of a node where the path begins."""
     ticket: dict[str, Any] = {
         "version": TICKET_VERSION,
         "transfer_id": transfer.id,
@@ -56,6 +57,8 @@ def build_ticket(
     }
     if root is not None:
         ticket["root_base64"] = base64.b64encode(root.encode()).decode()
+    if place is not None:
+        ticket["place"] = place
     if transfer.part_digests:
         ticket["part_digests"] = {algorithm: list(values) for algorithm, values in transfer.part_digests.items()}
     if transfer.archive is not None:
@@ -153,7 +156,9 @@ def _is_expected(size_bytes: int, transfer: Transfer) -> bool:
     if transfer.operation is not None:
         return 0 <= size_bytes < 2**63
     if transfer.is_measured_by_job:
-        return 0 < size_bytes <= MAX_OBJECT_SIZE_BYTES
+        # A file may be empty; a tar stream never is.
+        least = 0 if transfer.archive is None else 1
+        return least <= size_bytes <= MAX_OBJECT_SIZE_BYTES
     return size_bytes == transfer.size_bytes
 
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from stagecoach.core import names
+from stagecoach.core.nodes import node_id_of
 from stagecoach.core.operations import Operation, OperationOptions
 from stagecoach.core.parts import PartPlan, fit_parts
 
@@ -167,7 +168,13 @@ class Transfer:
     @property
     def is_measured_by_job(self) -> bool:
         """Whether only the staging job can tell how large it is."""
-        return self.operation is not None or (self.archive is not None and self.direction is Direction.DOWNLOAD)
+        is_seen_by_job_alone = self.archive is not None or self.is_on_node
+        return self.operation is not None or (is_seen_by_job_alone and self.direction is Direction.DOWNLOAD)
+
+    @property
+    def is_on_node(self) -> bool:
+        """Whether its end is a data transfer node, where its job is a command and this service sees no file."""
+        return node_id_of(self.system) is not None
 
     @property
     def hidden_path(self) -> str | None:

@@ -42,6 +42,8 @@ _EXPLAINED: Mapping[str, str] = {
     "BeginTime": "it may not start before a time that the scheduler has set, two minutes after it was put back as a rule",
     "JobHeldAdmin": "an administrator holds it; ask the site's support why",
     "JobHoldMaxRequeue": "it was put back into the queue too often, and is held; ask the site's support",
+    "NodeOffline": "the data transfer node is not connected; it starts when the node's agent is back",
+    "NodeNotEnrolled": "no agent has enrolled as this data transfer node yet; it starts when one has",
     "Licenses": "it waits for licences that other jobs use",
 }
 

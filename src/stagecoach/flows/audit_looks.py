@@ -110,6 +110,10 @@ async def look_at_system(tools: Toolbox, name: str, owners: Sequence[str], scope
     except SystemNotFound:
         look.seen.unseen.append((name, "is no longer configured, so what is left there cannot be seen"))
         return look.seen
+    if system.node_id is not None:
+        # What lies on a node's disk nobody sees but its agent, which tidies up by itself.
+        await asyncio.gather(*(look.at_jobs(system, owner, None) for owner in owners))
+        return look.seen
     targets: dict[str, list[Target]] = {}
     for target in await tools.inventory.targets(tools.now() - timedelta(days=scope.days)):
         if target.system == name:
@@ -215,7 +219,8 @@ class _SystemLook:
         rows = await self._tools.inventory.rows([transfer_id for _, (transfer_id, _) in ours])
         for job, (transfer_id, attempt) in ours:
             try:
-                path = await choose_job_directory(system, job.user, transfer_id) if transfer_id not in rows else ""
+                is_gone = transfer_id not in rows and system.node_id is None
+                path = await choose_job_directory(system, job.user, transfer_id) if is_gone else ""
                 what = f"job {job.job_id} of {job.user} ({job.name})"
                 is_ours = await self._is_ours(system, job.user, rows.get(transfer_id), transfer_id, path, what)
             except StagecoachError as error:
@@ -233,6 +238,8 @@ class _SystemLook:
         """
         if row is not None:
             return (row.system, row.owner) == (self._name, owner)
+        if system.node_id is not None:
+            return True  # its queue is in our own database
         content = await self._ticket_url(system, owner, path)
         store, bucket = self._tools.store, names.bucket_name(self._tools.settings.s3.bucket_prefix, owner)
         key = names.ticket_key(transfer_id)

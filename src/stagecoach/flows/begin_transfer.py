@@ -18,12 +18,19 @@ from stagecoach.core.webhooks import webhook_target
 from stagecoach.flows.abandon_request import abandon_request
 from stagecoach.flows.answer_again import RepeatableRequest, find_begun
 from stagecoach.flows.check_bounds import bounds_of, check_bounds
+from stagecoach.flows.choose_system import find_destination, find_source, granted
 from stagecoach.flows.look_at_files import (
     End,
     look_at_new_directory,
     look_at_source,
     look_at_source_directory,
     look_at_target,
+)
+from stagecoach.flows.look_at_nodes import (
+    look_at_new_node_directory,
+    look_at_node_source,
+    look_at_node_source_directory,
+    look_at_node_target,
 )
 from stagecoach.flows.sign_urls import sign_complete_url, sign_download_url, sign_part_urls
 from stagecoach.flows.submit_job import (
@@ -82,7 +89,7 @@ async def begin_upload(
         InvalidRequest and below: nothing was made. Unavailable: nothing stays. RequestUnderWay: the same request came
             before and is being carried out.
     """
-    system = tools.system_for(caller.username, system_name)
+    system = await find_destination(tools, caller, system_name)
     if (earlier := await find_begun(tools, caller, repeatable)) is not None:
         return _upload_again(tools, earlier)
     checked = checked_account(system, account)
@@ -92,12 +99,15 @@ async def begin_upload(
     if archive is not None:
         _check_archive_size(size_bytes)
     look = look_at_target if archive is None else look_at_new_directory
+    if system.node_id is not None:
+        look = look_at_node_target if archive is None else look_at_new_node_directory
     _check_webhook(tools, webhook_url)
     target = await look(system, caller.username, path, size_bytes)
     transfer = _new_transfer(tools, caller, system, Direction.UPLOAD, target, checked, archive, webhook_url)
     transfer = with_digests(transfer, digests or {}, part_digests or {})
     try:
-        transfer = await _make(tools, transfer, repeatable)
+        async with granted(tools, caller, system, target.real_path, size_bytes):
+            transfer = await _make(tools, transfer, repeatable)
     except RequestUnderWay:
         # Both found nothing, and the other was first.
         if (earlier := await find_begun(tools, caller, repeatable)) is None:
@@ -120,12 +130,14 @@ async def begin_download(
 
     With ``archive`` the path is a directory's; how large its archive will be is known when the job has measured it.
     """
-    system = tools.system_for(caller.username, system_name)
+    system = await find_source(tools, caller, system_name)
     if (earlier := await find_begun(tools, caller, repeatable)) is not None:
         return _download_again(tools, earlier)
     checked = checked_account(system, account)
     await check_bounds(tools, caller, system, None, repeatable)
     look = look_at_source if archive is None else look_at_source_directory
+    if system.node_id is not None:
+        look = look_at_node_source if archive is None else look_at_node_source_directory
     _check_webhook(tools, webhook_url)
     source = await look(system, caller.username, path)
     if source.size_bytes is not None:
@@ -224,8 +236,9 @@ async def _make(tools: Toolbox, transfer: Transfer, repeatable: RepeatableReques
     if repeatable is not None:
         transfer = replace(transfer, idempotency_key=repeatable.idempotency_key, request_digest=repeatable.digest)
     system = tools.system(transfer.system)
-    directory = await choose_job_directory(system, transfer.owner, transfer.id)
-    transfer = replace(transfer, job_directory=directory)
+    if not transfer.is_on_node:
+        directory = await choose_job_directory(system, transfer.owner, transfer.id)
+        transfer = replace(transfer, job_directory=directory)
     size = "" if transfer.size_bytes is None else f" of {transfer.size_bytes} bytes"
     asked = f"{transfer.direction.value.capitalize()} of a {transfer.what}{size} asked for."
     await tools.transfers.add(transfer, asked, bounds_of(tools, system))

@@ -38,7 +38,7 @@ def parts_end(tools: Toolbox, transfer: Transfer) -> datetime:
 
 
 def _kept_until(tools: Toolbox, transfer: Transfer, code: str | None) -> datetime | None:
-    system = tools.systems.get(transfer.system)
+    system = tools.known_system(transfer.system)
     if system is None or transfer.state is State.PREPARING or kept_after(transfer, code) is Kept.NOTHING:
         return None
     seconds = system.settings.limits.keep_failed_seconds

@@ -173,7 +173,11 @@ async def _ended(
     if isinstance(decided, Resubmission):
         return Followed(decided.transfer, decided.message, decided.pause_seconds)
     kept = await keep_job_log(tools, await with_progress(tools, transfer))
-    reason = _own_words(kept.job_log) if decided.code == "job_failed" and receipt is None else None
+    reason = None
+    if transfer.is_on_node and receipt is None:
+        reason = _nodes_words(decided.code, report)
+    elif decided.code == "job_failed" and receipt is None:
+        reason = _own_words(kept.job_log)
     failed = fail(tools, replace(kept, rate_bytes_per_second=0.0), decided.code, reason or decided.reason)
     return Followed(failed, end_line(failed))
 
@@ -182,6 +186,13 @@ def _own_words(job_log: str | None) -> str | None:
     """What the job's script said before it could start the mover, which leaves receipts."""
     lines = [line for line in (job_log or "").splitlines() if line.startswith(OUR_WORDS)]
     return f"The staging job could not begin: {lines[-1].removeprefix(OUR_WORDS)[:300]}." if lines else None
+
+
+def _nodes_words(code: str | None, report: JobReport | None) -> str | None:
+    """What a node's agent, or its queue, said of a command whose mover left no receipt."""
+    if report is None or not report.reason or code not in {"job_failed", "job_cancelled"}:
+        return None
+    return f"The node did not do it: {report.reason[:300]}"
 
 
 def _with_report(transfer: Transfer, report: JobReport | None) -> Transfer:

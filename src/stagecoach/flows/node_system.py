@@ -139,13 +139,17 @@ class NodeScheduler:
             state = node.state(now, self._offline_after_seconds)
             reason = {NodeState.OFFLINE: OFFLINE, NodeState.WAITING: NOT_ENROLLED}.get(state, "")
         result = command.result or {}
+        if command.state is CommandState.FAILED:
+            reason = str(result.get("message") or "")
+        if phase is JobPhase.CANCELLED and node is not None and node.revoked_at is not None:
+            reason = "The node was revoked."
         exit_code = result.get("exit_code")
         return JobReport(
             job_id=command.id,
             name=command.name,
             phase=phase,
-            state="COMPLETED" if phase is JobPhase.COMPLETED else phase.value.upper(),
-            reason=str(result.get("message") or "") if command.state is CommandState.FAILED else reason,
+            state=phase.value.upper(),
+            reason=reason,
             exit_code=exit_code if isinstance(exit_code, int) else None,
             user=command.owner,
             nodes=node.name if node is not None and command.started_at is not None else "",

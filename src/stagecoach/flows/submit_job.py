@@ -32,7 +32,7 @@ def checked_account(system: System, account: str | None) -> str | None:
 
 
 async def choose_job_directory(system: System, username: str, transfer_id: str) -> str:
-    """Where this transfer's job will keep its files. Nothing is made."""
+    """Where this transfer's job will keep its files, on a cluster. Nothing is made."""
     pattern = system.settings.work_directory
     home = await system.files.home(username) if "{home}" in pattern else ""
     base = pattern.replace("{home}", home).replace("{user}", username)
@@ -59,7 +59,9 @@ def task_layout(system: System, transfer: Transfer) -> TaskLayout:
 
 
 async def prepare_job_directory(tools: Toolbox, transfer: Transfer) -> None:
-    """Directory, mover, script and ticket URL are in place. Repeating it is fine."""
+    """Directory, mover, script and ticket URL are in place. Repeating it is fine. A node's agent has all that it needs."""
+    if transfer.is_on_node:
+        return
     system = tools.system(transfer.system)
     directory, owner = transfer.job_directory or "", transfer.owner
     kind = "operate" if transfer.operation is not None else "fetch" if transfer.direction is Direction.UPLOAD else "put"
@@ -90,6 +92,7 @@ async def submit_job(tools: Toolbox, transfer: Transfer, *, held: bool) -> Trans
     directory = transfer.job_directory or ""
     request = JobRequest(
         name=transfer.job_name,
+        # What is in a job's directory means nothing to a node, which has none.
         script_path=f"{directory}/{job_scripts.SCRIPT_FILE}",
         directory=directory,
         output_path=f"{directory}/{job_scripts.OUTPUT_FILE}",

@@ -11,6 +11,7 @@ from stagecoach.core.transfer import Direction, State, Transfer, WaitPolicy
 from stagecoach.flows.look_at_files import root_of
 from stagecoach.flows.toolbox import JOB_URL_TTL_SECONDS, Toolbox
 from stagecoach.flows.write_operation_ticket import write_operation_ticket
+from stagecoach.ports.object_store import Audience
 
 TICKET_URL_FILE = "ticket-url"
 
@@ -24,13 +25,15 @@ async def write_ticket(tools: Toolbox, transfer: Transfer) -> Transfer:
     if transfer.operation is not None:
         return replace(transfer, signed_at=now)
     store, bucket, system = tools.store, transfer.bucket, transfer.system
+    # A node is outside, as clients are.
+    audience: Audience = "client" if transfer.is_on_node else "system"
 
     def sign(method: str, key: str, query: dict[str, str] | None = None, headers: dict[str, str] | None = None) -> str:
         return store.presign(
             method,  # type: ignore[arg-type]
             bucket,
             key,
-            audience="system",
+            audience=audience,
             ttl_seconds=JOB_URL_TTL_SECONDS,
             system=system,
             query=query,
@@ -49,7 +52,7 @@ async def write_ticket(tools: Toolbox, transfer: Transfer) -> Transfer:
                 key,
                 transfer.upload_id or "",
                 range(1, transfer.part_count + 1),
-                audience="system",
+                audience=audience,
                 ttl_seconds=JOB_URL_TTL_SECONDS,
                 system=system,
             )
@@ -70,11 +73,18 @@ async def write_ticket(tools: Toolbox, transfer: Transfer) -> Transfer:
         urls,
         concurrency=settings.mover_concurrency,
         wait_until_epoch_seconds=deadline,
-        root=await root_of(tools.system(system), transfer.owner, transfer.real_path),
+        root=None if transfer.is_on_node else await root_of(tools.system(system), transfer.owner, transfer.real_path),
         limit_bytes=_limit_bytes(tools, transfer),
+        place=_place(transfer),
     )
     await store.write_object(bucket, names.ticket_key(transfer.id), content)
     return replace(transfer, signed_at=now)
+
+
+def _place(transfer: Transfer) -> str | None:
+    if not transfer.is_on_node:
+        return None
+    return "receive" if transfer.direction is Direction.UPLOAD else "send"
 
 
 def _limit_bytes(tools: Toolbox, transfer: Transfer) -> int | None:
@@ -90,8 +100,10 @@ def _limit_bytes(tools: Toolbox, transfer: Transfer) -> int | None:
 async def write_ticket_url(tools: Toolbox, transfer: Transfer) -> None:
     """Leave a fresh URL of the ticket where the job reads it: a file of the user, mode 0600, in the job's directory.
 
-    Of an operation the ticket itself, which needs no URL.
+    Of an operation the ticket itself, which needs no URL. An agent gets its URL with the command.
     """
+    if transfer.is_on_node:
+        return
     if transfer.operation is not None:
         await write_operation_ticket(tools, transfer)
         return

@@ -18,7 +18,7 @@ from stagecoach.flows.begin_transfer import begin_download, begin_upload
 from stagecoach.wire import firecrest as wire
 
 router = APIRouter(prefix="/filesystem/{system}/transfer", tags=["filesystem"], responses=PROBLEM_ANSWERS)
-SystemName = Annotated[str, Path(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="A system's name.")]
+SystemName = Annotated[str, Path(pattern=r"^(node:)?[A-Za-z0-9._-]{1,64}$", description="A system's name; node:<id> for a node.")]
 
 # Where programs that read the document go on with what was begun.
 _NEXT = ("get_transfer", "get_parts", "post_finish", "get_download_url", "post_retry", "delete_transfer")
@@ -160,5 +160,7 @@ def _flat_path(request: wire.UploadRequest) -> str:
 def transfer_job(transfer: Transfer) -> wire.TransferJob:
     """Where its job is and writes."""
     directory = transfer.job_directory or ""
-    logs = wire.TransferJobLogs(output_log=f"{directory}/{OUTPUT_FILE}", error_log=f"{directory}/{ERROR_FILE}")
+    # A node keeps its logs to itself.
+    output, error = (f"{directory}/{OUTPUT_FILE}", f"{directory}/{ERROR_FILE}") if directory else ("", "")
+    logs = wire.TransferJobLogs(output_log=output, error_log=error)
     return wire.TransferJob(job_id=transfer.job_id or "", system=transfer.system, working_directory=directory, logs=logs)
