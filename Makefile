@@ -98,7 +98,8 @@ WITHOUT_SELF = sed -i -e '/^\# WARNING: pip install/,/^stagecoach @/d' -e '/^   
 lock: $(VENV)/.installed-dev
 	$(COMPILE) --extra embedded --extra build -o requirements.lock pyproject.toml
 	$(COMPILE) --extra embedded --extra build --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
-	$(WITHOUT_SELF) requirements.lock requirements-dev.lock
+	$(COMPILE) --extra agent --extra build -c requirements.lock -o requirements-agent.lock pyproject.toml
+	$(WITHOUT_SELF) requirements.lock requirements-dev.lock requirements-agent.lock
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .demo dist

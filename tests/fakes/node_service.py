@@ -120,7 +120,7 @@ class NodeService:
 
     def _due(self, request: PollRequest) -> PollAnswer:
         commands, active = [], sum(1 for one in self.commands.values() if one.state in {"delivered", "running"})
-        for one in list(self.commands.values()):
+        for one in [command for command in self.commands.values() if command.id not in self.unknown]:
             is_lost = one.state in {"delivered", "running"} and one.id not in request.running
             is_next = one.state == "pending" and active < self.parallel and request.capacity > len(commands)
             if is_lost or is_next or (one.id in self.again and one.id in request.running):

@@ -143,11 +143,12 @@ class Workshop:
 
     async def _settle(self, entry: Entry, work: _Work, ending: Ending) -> None:
         is_done = ending.code is None
-        _log.info("Command %s ended: %s %s", entry.id, ending.code or "done.", ending.message)
         if work.why is Stop.AGENT_ENDS and not is_done:
+            _log.info("Command %s is left for the next start of the agent.", entry.id)
             self._journal.change(entry.id, state=CommandState.TAKEN, process=None)
             return
         if work.why is Stop.GONE:
+            _log.info("Command %s is no longer this node's; what it left is removed.", entry.id)
             await self._drop(entry.id)
             return
         if work.why is Stop.CANCELLED and not is_done:
@@ -156,6 +157,7 @@ class Workshop:
         await self._note_ending(entry.id, ending)
 
     async def _note_ending(self, command_id: str, ending: Ending) -> None:
+        _log.info("Command %s ended: %s %s", command_id, ending.code or "done.", ending.message)
         while True:
             try:
                 self._journal.change(command_id, state=CommandState.ENDED, process=None, ending=ending)

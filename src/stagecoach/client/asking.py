@@ -86,7 +86,7 @@ class Asking:
         """The answer's JSON."""
         try:
             answer = await self._http.request(method, path, **options)
-        except (httpx.TransportError, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        except (httpx.RequestError, httpx.InvalidURL) as error:
             # The library's own text may hold the address with all that stands in it.
             message = f"The service at {self._host()} cannot be reached ({type(error).__name__})."
             raise ServiceError(0, "service_unreachable", message, transfer_id=transfer_id) from None

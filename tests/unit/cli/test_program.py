@@ -33,7 +33,10 @@ def test_help_shows_what_moves_files_and_what_runs_the_service() -> None:
         assert f" {command} " in second
 
 
-@pytest.mark.parametrize("command", [["login"], ["cp"], ["ls"], *(["transfers", verb] for verb in ("list", "show", "resume"))])
+WITH_JSON = [["login"], ["cp"], ["ls"], *(["transfers", verb] for verb in ("list", "show", "resume")), ["agent", "enrol"]]
+
+
+@pytest.mark.parametrize("command", [*WITH_JSON, ["agent", "status"]])
 def test_every_command_has_its_help(command: list[str]) -> None:
     shown = run(*command, "--help")
     assert shown.returncode == 0, shown.stderr
@@ -43,6 +46,7 @@ def test_every_command_has_its_help(command: list[str]) -> None:
 
 def test_the_light_verbs_run_and_the_others_say_what_they_need() -> None:
     assert run("transfers", "list").returncode == 3
+    assert run("agent", "status", "--state", "/nonexistent").returncode == 3
     served = run("openapi")
     assert served.returncode == 1
     assert "stagecoach[" in served.stderr
