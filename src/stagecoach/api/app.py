@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from fastapi import FastAPI
 
 from stagecoach import __version__
-from stagecoach.api import admin, agent, events, health, identity, nodes, transfers
+from stagecoach.api import admin, agent, events, grants, health, identity, nodes, transfers
 from stagecoach.api.audit_trail import Refusals
 from stagecoach.api.cors import Origins
 from stagecoach.api.firecrest import compute, file_changes, file_content, filesystem, operations, status, transfer
@@ -54,7 +54,7 @@ def create_app(open_toolbox: Opener, auth: AuthSettings, server: ServerSettings 
     app.state.rate = RequestRate(server.max_requests_per_minute_per_user)
     add_problem_handlers(app)
     firecrest = (status, filesystem, file_content, file_changes, transfer, operations, compute)
-    for module in (health, identity, transfers, events, *firecrest, nodes, agent, admin):
+    for module in (health, identity, transfers, events, *firecrest, nodes, grants, agent, admin):
         app.include_router(module.router)
 
     # The last one added stands outermost. The gate must see the paths that the routes see.

@@ -211,6 +211,15 @@ class Grant:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class HeldGrant:
+    """A grant as its holder sees it."""
+
+    grant: Grant
+    node_name: str
+    node_owner: str
+
+
 def covering_grant(grants: Sequence[Grant], path: str, size_bytes: int, now: datetime) -> Grant:
     """The first live one that covers these bytes at this path.
 
@@ -224,7 +233,8 @@ def covering_grant(grants: Sequence[Grant], path: str, size_bytes: int, now: dat
         found = grant.refusal(path, size_bytes)
         if found is None:
             return grant
-        refusal = found
+        # Of a folder that is granted, that its bytes are used up says more than that another folder is another.
+        refusal = refusal if isinstance(refusal, GrantExceeded) else found
     raise refusal
 
 

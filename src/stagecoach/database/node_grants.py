@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -11,22 +11,13 @@ from sqlalchemy import ColumnElement, Row, and_, exists, func, insert, or_, sele
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stagecoach.core.errors import LimitReached
-from stagecoach.core.nodes import Grant, node_not_found
+from stagecoach.core.nodes import Grant, HeldGrant, node_not_found
 from stagecoach.database.engine import reading, writing
 from stagecoach.database.node_commands import locked_node
 from stagecoach.database.node_tables import node_grants, nodes
 
 _FIELDS = tuple(field.name for field in fields(Grant))
 _rows = node_grants.c
-
-
-@dataclass(frozen=True, slots=True)
-class HeldGrant:
-    """A grant as its holder sees it."""
-
-    grant: Grant
-    node_name: str
-    node_owner: str
 
 
 class NodeGrants:

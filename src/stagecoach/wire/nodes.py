@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from stagecoach.wire.shapes import Shape
 
@@ -19,6 +19,7 @@ CommandId = Annotated[str, Field(min_length=1, max_length=64)]
 UserName = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
 FolderPath = Annotated[str, Field(min_length=1, max_length=4095, description="Below the receive directory; / is all of it.")]
 GrantBytes = Annotated[int, Field(ge=1, le=2**62, strict=True)]
+Moment = Annotated[AwareDatetime, Field(json_schema_extra={"maxLength": 40})]
 Label = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
@@ -124,7 +125,7 @@ class GrantTerms(Shape):
 
     folder: FolderPath = "/"
     max_bytes: GrantBytes | None = Field(None, description="Bytes of all transfers begun under it; null: as many as fit.")
-    expires_at: datetime | None = Field(None, description="With a zone; null: until it is revoked.")
+    expires_at: Moment | None = Field(None, description="With a zone; null: until it is revoked.")
 
 
 class GrantRequest(GrantTerms):

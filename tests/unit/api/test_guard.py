@@ -81,7 +81,8 @@ async def test_another_users_things_are_not_there(
     alices |= {"token_id": made["id"]}
     node = (await alice.post("/nodes", json={"name": "archive"})).json()
     command = (await alice.post(f"/nodes/{node['id']}/commands", json={"kind": "check_network"})).json()
-    alices |= {"node_id": node["id"], "command_id": command["id"]}
+    grant = (await alice.post(f"/nodes/{node['id']}/grants", json={"user": "dave"})).json()
+    alices |= {"node_id": node["id"], "command_id": command["id"], "grant_id": grant["id"]}
     nobodys = {**dict.fromkeys(alices, "0" * 26), "job_id": "99999999"}
     before = await world.get(alices["transfer_id"])
     administrators = {
@@ -104,13 +105,14 @@ async def test_another_users_things_are_not_there(
             assert alices["transfer_id"] not in json.dumps(body), path
             answers.append({**body, "data": None})
         assert answers[0] == answers[1], f"{path}: tells that it is there"
-    assert walked >= 17
+    assert walked >= 21
     assert [token["id"] for token in (await alice.get("/tokens")).json()["tokens"]] == [made["id"]]
     assert await world.get(alices["transfer_id"]) == before
     assert (await alice.get(f"/nodes/{node['id']}")).json()["state"] == "waiting"
     (kept,) = (await alice.get(f"/nodes/{node['id']}/commands")).json()["commands"]
     assert kept == command
-    assert (await bob.get("/nodes")).json()["nodes"] == []
+    assert (await alice.get(f"/nodes/{node['id']}/grants")).json()["grants"] == [grant]
+    assert (await bob.get("/nodes")).json()["nodes"] == (await bob.get("/grants")).json()["grants"] == []
     listed = (await bob.get("/transfers", params={"owner": "alice"})).json()
     assert listed["transfers"] == []
 
