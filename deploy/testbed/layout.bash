@@ -32,11 +32,14 @@ POSTGRESQL=$TESTBED_ROOT/postgresql
 CEPH=$TESTBED_ROOT/ceph
 RCLONE=$TESTBED_ROOT/rclone
 SERVICE=$TESTBED_ROOT/stagecoach
+NODES=$TESTBED_ROOT/nodes # a/ and b/: send, receive and state directory of a data transfer node
 
 MUNGE_SOCKET=$MUNGE/munge.socket
 SLURM_CONF=$SLURM/slurm.conf
 SLURM_JWT_KEY=$SLURM/jwt.key
 JOB_USERS=(alice bob)
+NODE_NETWORK_A=testbed${TESTBED_ROOT//\//+}+a # network namespaces have the machine for their scope
+NODE_NETWORK_B=testbed${TESTBED_ROOT//\//+}+b
 SERVICE_ACCOUNT=xferd # may become a job user, and nothing else
 
 complain() { printf 'testbed: %s\n' "$*" >&2; }

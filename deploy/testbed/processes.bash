@@ -72,6 +72,13 @@ fail_with_log() {
   exit 1
 }
 
+# older_than_sources NAME FILE…: our program, or one of these files, has changed since the process was started.
+older_than_sources() {
+  local begun=$RUN/$1.pid
+  shift
+  [[ -n $(find "$REPOSITORY/src" "$REPOSITORY/migrations" "$@" -type f ! -name '*.pyc' -newer "$begun" -print -quit 2>/dev/null) ]]
+}
+
 # listens NAME PORT: our process does, not another one that took its port first.
 listens() { ss -Hltnp "sport = :$2" | grep -qF "pid=$(pid_of "$1"),"; }
 

@@ -151,7 +151,8 @@ class Testbed:
 
     def start_service(self, *options: str, **settings: str) -> None:
         """Start what is down (``--restart``: everything), with settings from the environment laid over the file's."""
-        environment = {**os.environ, "VENV": sys.prefix, "S3": self.environment["S3_KIND"], **settings}
+        of_this = {"VENV": sys.prefix, "S3": self.environment["S3_KIND"], "TESTBED_ROOT": self.environment["TESTBED_ROOT"]}
+        environment = {**os.environ, **of_this, **settings}
         command = [REPOSITORY / "deploy" / "testbed" / "stagecoach-up", *options]
         subprocess.run(command, env=environment, check=True, capture_output=True)
 
