@@ -23,6 +23,7 @@ from stagecoach.core.errors import SettingsError
 from stagecoach.core.parts import MAX_PART_SIZE_BYTES, MEBIBYTE, MIN_PART_SIZE_BYTES
 from stagecoach.core.polling import QUESTIONS_AN_ASK
 from stagecoach.settings.identity import AccountSettings, AuthSettings, IssuerSettings, PersonalTokenSettings
+from stagecoach.settings.portal import PortalSection, PortalSettings
 from stagecoach.settings.systems import MAX_URL_TTL_SECONDS, SystemSettings
 from stagecoach.settings.values import HttpUrlText, IpNetworkText, Secret, Section, WebOrigin
 from stagecoach.settings.webhooks import EventSettings, WebhookSettings
@@ -289,6 +290,7 @@ class Settings(BaseSettings):
     personal_tokens: PersonalTokenSettings = Field(
         default_factory=lambda: PersonalTokenSettings(), description="Tokens that people make for their programs."
     )
+    portal: PortalSection = Field(default_factory=lambda: PortalSettings(), description="The pages in the browser.")
     worker: WorkerSettings = Field(default_factory=lambda: WorkerSettings(), description="How the worker keeps transfers moving.")
     events: EventSettings = Field(default_factory=lambda: EventSettings(), description="Streams of a transfer's events.")
     webhooks: WebhookSettings = Field(
