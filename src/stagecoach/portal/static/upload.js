@@ -34,6 +34,7 @@ async function open(section) {
     owner: section.dataset.user ?? "",
     system: section.dataset.system,
     directory: section.dataset.path,
+    account: section.querySelector("[name=account]")?.value ?? null,
   });
   const pageOf = (transfer) => `/portal/transfers/${encodeURIComponent(transfer.id)}`;
   const status = element("p", { role: "status", class: "unseen" });
@@ -43,7 +44,8 @@ async function open(section) {
   const landing = new LandingList(new Following(tools.service, clock), pageOf, say);
   let addNow = null;
   const interrupted = new UnfinishedList(unfinished, (entry) => addNow(entry).then(() => interrupted.refresh()), say);
-  const board = element("div", { class: "upload-board" }, element("p", { class: "quiet" }, "One moment …"));
+  const board = document.getElementById("upload-place") ?? element("div");
+  board.classList.add("upload-board");
   section.append(interrupted.element, board, landing.element, status);
 
   const onEnd = (transfer) => section.dispatchEvent(new CustomEvent("upload-arrived", { bubbles: true, detail: transfer }));

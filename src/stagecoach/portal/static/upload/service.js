@@ -14,8 +14,13 @@ export class Service {
   }
 
   /** Begins an upload; the same `key` gives the same transfer again, with fresh URLs. */
-  begin({ system, path, sizeBytes, archive, key }, signal) {
-    const body = { path, transferDirectives: { transferMethod: "s3", fileSize: sizeBytes }, ...(archive && { archive }) };
+  begin({ system, path, sizeBytes, archive, account, key }, signal) {
+    const body = {
+      path,
+      transferDirectives: { transferMethod: "s3", fileSize: sizeBytes },
+      ...(archive && { archive }),
+      ...(account && { account }),
+    };
     return this.#ask("POST", `/filesystem/${encodeURIComponent(system)}/transfer/upload`, signal, body, {
       "Idempotency-Key": key,
     });

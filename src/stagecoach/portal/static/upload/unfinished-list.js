@@ -69,7 +69,10 @@ export class UnfinishedList {
     const difference = differenceOf(record, source);
     if (difference) return complain(difference);
     const directory = record.path.slice(0, record.path.lastIndexOf("/")) || "/";
-    this.#add({ ...entry, meta: { ...entry.meta, place: { owner: record.owner, system: record.system, directory } } });
+    this.#add({
+      ...entry,
+      meta: { ...entry.meta, place: { owner: record.owner, system: record.system, account: record.account, directory } },
+    });
   }
 
   async #giveUp(record, button, complain) {

@@ -12,7 +12,7 @@ export class UnfinishedUploads {
   #place;
   #ofFile = new Map();
 
-  /** `place()` says where uploads go now: `{ owner, system, directory }`. */
+  /** `place()` says where uploads go now: `{ owner, system, directory, account }`. */
   constructor(records, service, digests, place) {
     this.#records = records;
     this.#service = service;
@@ -25,7 +25,7 @@ export class UnfinishedUploads {
     const known = this.#ofFile.get(file.id);
     if (known) return known;
     const source = await this.sourceOf(file);
-    const { owner, system, directory } = file.meta.place ?? this.#place();
+    const { owner, system, directory, account } = file.meta.place ?? this.#place();
     const path = (directory === "/" ? "" : directory) + "/" + source.name;
     const others = new Set([...this.#ofFile.values()].map((record) => record.key));
     const same = (await this.#mine()).find(
@@ -33,7 +33,7 @@ export class UnfinishedUploads {
         !others.has(record.key) && record.system === system && record.path === path && differenceOf(record, source) === null,
     );
     const record = same ?? {
-      ...{ key: randomKey(), owner, system, path, createdAt: Date.now(), transferId: null },
+      ...{ key: randomKey(), owner, system, path, account, createdAt: Date.now(), transferId: null },
       ...{ partSizeBytes: null, partCount: null, ...source },
     };
     this.#ofFile.set(file.id, record);
