@@ -5,12 +5,13 @@
 
 /** Must be called before the drop's handler yields: browsers empty `dataTransfer` then. Answers `{ files, folders }`. */
 export async function readDropped(dataTransfer) {
-  const entries = Array.from(dataTransfer.items, (item) => (item.kind === "file" ? item.webkitGetAsEntry() : null));
+  const items = Array.from(dataTransfer.items).filter((item) => item.kind === "file");
+  const dropped = items.map((item) => ({ entry: item.webkitGetAsEntry(), file: item.getAsFile() }));
   const files = [];
   const folders = [];
-  for (const entry of entries.filter(Boolean)) {
-    if (entry.isDirectory) folders.push(await readFolder(entry));
-    else files.push(await fileOf(entry, entry.name));
+  for (const { entry, file } of dropped) {
+    if (entry?.isDirectory) folders.push(await readFolder(entry));
+    else files.push(file);
   }
   return { files, folders };
 }
