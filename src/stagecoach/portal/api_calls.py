@@ -39,9 +39,11 @@ class ApiCalls:
         *,
         params: Params | None = None,
         json: object = None,
+        key: str | None = None,
     ) -> Any:
-        """The answer's document (None where it has none, the text where it is none). Raises ApiRefusal."""
-        answer = await self.ask(request, credential, method, path, params=params, json=json)
+        """The answer's document (None where it has none, the text where it is none). ``key``: the same request sent again
+        makes nothing anew. Raises ApiRefusal."""
+        answer = await self.ask(request, credential, method, path, params=params, json=json, key=key)
         if not answer.content:
             return None
         return answer.json() if answer.headers.get("content-type", "") == "application/json" else answer.text
@@ -55,6 +57,7 @@ class ApiCalls:
         *,
         params: Params | None = None,
         json: object = None,
+        key: str | None = None,
     ) -> httpx.Response:
         """The whole answer, a success. Raises ApiRefusal."""
         # Where the person is counts for limits, and for the audit log.
@@ -63,6 +66,8 @@ class ApiCalls:
         headers = {"X-Request-Id": request.state.request_id}
         if credential is not None:
             headers["Authorization"] = f"Bearer {credential}"
+        if key:
+            headers["Idempotency-Key"] = key
         query = query_text(params or {})
         url = f"{path}?{query}" if query else path
         async with httpx.AsyncClient(transport=transport, base_url="http://stagecoach") as asking:

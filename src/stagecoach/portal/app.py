@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from stagecoach.portal import account, sign_in
+from stagecoach.portal import account, file_actions, files, sign_in, transfers, welcome
 from stagecoach.portal.api_calls import ApiCalls, ApiRefusal
 from stagecoach.portal.gateway import Gateway
 from stagecoach.portal.layer import PortalLayer, content_policy
@@ -110,6 +110,10 @@ def make_portal(
             Route(f"{PREFIX}/api/{{path:path}}", Gateway(api, wanted.url)),
             *sign_in.routes,
             *account.routes,
+            *welcome.routes,
+            *files.routes,
+            *file_actions.routes,
+            *transfers.routes,
         ],
         exception_handlers={
             ApiRefusal: _refused,

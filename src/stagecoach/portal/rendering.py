@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from stagecoach.portal import words
 
-VENDOR_FILES = ("vendor/htmx.min.js",)
+VENDOR_FILES = ("vendor/htmx.js", "vendor/uppy.js")
 IMMUTABLE = "public, max-age=31536000, immutable"
 
 

@@ -62,9 +62,11 @@ class Visit:
             raise HTTPException(404)
         return value
 
-    async def api(self, method: str, path: str, *, params: Params | None = None, json: object = None) -> Any:
+    async def api(
+        self, method: str, path: str, *, params: Params | None = None, json: object = None, key: str | None = None
+    ) -> Any:
         """What the API answers this person. Raises ApiRefusal."""
-        return await self.portal.api.call(self.request, self.credential, method, path, params=params, json=json)
+        return await self.portal.api.call(self.request, self.credential, method, path, params=params, json=json, key=key)
 
     def render(self, template: str, status: int = 200, **context: Any) -> Response:
         """A whole page."""

@@ -99,7 +99,7 @@ def checked_page(answer: httpx.Response) -> Outline:
         assert table_header.get("scope") in {"col", "row"}
     assert len(outline.all("caption")) == len(outline.all("table"))
     assert "scs_" not in answer.text
-    assert "eyJ" not in answer.text
+    assert not re.search(r"eyJ[\w-]+\.eyJ", answer.text)
     return outline
 
 
@@ -120,7 +120,7 @@ class Browser:
     @property
     def text(self) -> str:
         """What is on the page, without markup."""
-        return re.sub(r"\s+", " ", "".join(Outline(self.page.text).text))
+        return re.sub(r"\s+", " ", " ".join(Outline(self.page.text).text)).replace(" ,", ",")
 
     @property
     def csrf(self) -> str:
@@ -213,29 +213,29 @@ async def with_token(application: FastAPI, token: str) -> Browser:
 async def stranger(application: FastAPI) -> AsyncIterator[Browser]:
     """Nobody."""
     browser = browser_on(application)
-    async with browser.client:
-        yield browser
+    yield browser
+    await browser.client.aclose()
 
 
 @pytest.fixture
 async def alice(application: FastAPI, issuer: Issuer) -> AsyncIterator[Browser]:
     """Signed in as alice."""
     browser = await with_token(application, issuer.token())
-    async with browser.client:
-        yield browser
+    yield browser
+    await browser.client.aclose()
 
 
 @pytest.fixture
 async def bob(application: FastAPI, issuer: Issuer) -> AsyncIterator[Browser]:
     """Signed in as bob."""
     browser = await with_token(application, issuer.token(preferred_username="bob"))
-    async with browser.client:
-        yield browser
+    yield browser
+    await browser.client.aclose()
 
 
 @pytest.fixture
 async def admin(application: FastAPI, issuer: Issuer) -> AsyncIterator[Browser]:
     """Signed in as an administrator."""
     browser = await with_token(application, issuer.token(preferred_username="carol", roles=["stagecoach-admin"]))
-    async with browser.client:
-        yield browser
+    yield browser
+    await browser.client.aclose()
