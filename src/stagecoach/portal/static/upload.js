@@ -48,7 +48,7 @@ async function open(section) {
   board.classList.add("upload-board");
   section.append(interrupted.element, board, landing.element, status);
 
-  const onEnd = (transfer) => section.dispatchEvent(new CustomEvent("upload-arrived", { bubbles: true, detail: transfer }));
+  const onEnd = () => refreshListing(leaving.signal);
   const options = {
     unfinished,
     pageOf,
@@ -79,6 +79,15 @@ async function open(section) {
   }
   window.addEventListener("pagehide", () => leaving.abort());
   await interrupted.refresh(leaving.signal);
+}
+
+/** The list of files below, as the server renders it now. */
+async function refreshListing(signal) {
+  const listing = document.getElementById("listing");
+  if (!listing) return;
+  const answer = await fetch(location.href, { signal });
+  const found = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("listing");
+  if (answer.ok && found) listing.replaceChildren(...found.childNodes);
 }
 
 /** Resolves when the style sheet is there. */
