@@ -57,14 +57,15 @@ async def embedded_service(state: Path, roots: Sequence[str], port: int) -> Asyn
     _require_directories(roots)
     api_port = _free_port(port)
     access_key, secret_key = _store_keys(state)
+    origins = [f"http://{host}:{api_port}" for host in (HOST, "localhost")]
     store = EmbeddedStore(
         state / "store",
         access_key_id=access_key,
         secret_access_key=secret_key,
         log_file=state / "store.log",
         pid_file=state / "store.pid",
+        allowed_origin=origins[0],
     )
-    origins = [f"http://{host}:{api_port}" for host in (HOST, "localhost")]
     async with store:
         settings = settings_from(
             {

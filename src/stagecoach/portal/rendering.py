@@ -18,6 +18,9 @@ from starlette.types import Receive, Scope, Send
 from stagecoach.portal import words
 
 VENDOR_FILES = ("vendor/htmx.js", "vendor/uppy.js")
+# The one script that runs WebAssembly, for digests; it is a worker, so this does not hold for any page.
+DIGEST_WORKER = "upload/digest-worker.js"
+DIGEST_WORKER_POLICY = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; frame-ancestors 'none'"
 IMMUTABLE = "public, max-age=31536000, immutable"
 
 
@@ -91,6 +94,9 @@ class StaticPages(StaticFiles):
             if message["type"] == "http.response.start" and message["status"] in {200, 304}:
                 life = IMMUTABLE if is_named_by_digest else "no-cache"
                 message["headers"] = [*message["headers"], (b"cache-control", life.encode())]
+                if scope["path"].endswith(f"/{DIGEST_WORKER}"):
+                    scope["state"]["slot"].keeps_policy = True
+                    message["headers"].append((b"content-security-policy", DIGEST_WORKER_POLICY.encode()))
             await send(message)
 
         await super().__call__(scope, receive, with_life)
