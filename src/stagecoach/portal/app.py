@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from stagecoach.portal import account, file_actions, files, sign_in, transfers, welcome
+from stagecoach.portal import account, admin, file_actions, files, sign_in, transfers, welcome
 from stagecoach.portal.api_calls import ApiCalls, ApiRefusal
 from stagecoach.portal.gateway import Gateway
 from stagecoach.portal.layer import PortalLayer, content_policy
@@ -114,6 +114,7 @@ def make_portal(
             *files.routes,
             *file_actions.routes,
             *transfers.routes,
+            *admin.routes,
         ],
         exception_handlers={
             ApiRefusal: _refused,

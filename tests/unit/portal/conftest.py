@@ -239,3 +239,9 @@ async def admin(application: FastAPI, issuer: Issuer) -> AsyncIterator[Browser]:
     browser = await with_token(application, issuer.token(preferred_username="carol", roles=["stagecoach-admin"]))
     yield browser
     await browser.client.aclose()
+
+
+@pytest.fixture
+def issuer_token(issuer: Issuer) -> str:
+    """Alice's."""
+    return issuer.token()
