@@ -43,7 +43,7 @@ demo: $(VENV)/.installed
 VENDOR := src/stagecoach/portal/static/vendor/vendor.json
 portal: $(VENDOR)
 
-$(VENDOR): deploy/portal/package.json deploy/portal/package-lock.json deploy/portal/vendor.mjs
+$(VENDOR): $(addprefix deploy/portal/,package.json package-lock.json vendor.mjs) src/stagecoach/portal/static/upload/size-text.js
 	@command -v npm >/dev/null || { echo "npm is needed (Node.js 18 or newer); on Debian: apt-get install --no-install-recommends nodejs npm"; exit 1; }
 	cd deploy/portal && npm ci --no-audit && npm run --silent vendor
 

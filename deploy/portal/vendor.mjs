@@ -19,6 +19,8 @@ const BUNDLES = {
   "md5.js": "export { createMD5 } from 'hash-wasm'\n",
 };
 const COPIES = { "htmx.js": ["htmx.org", "dist/htmx.min.js"] };
+// One file has one size on our pages: Uppy's own words for sizes have binary figures with decimal units.
+const ALIASES = { "@transloadit/prettier-bytes": path.join(here, "../../src/stagecoach/portal/static/upload/size-text.js") };
 const STYLES = { "uppy.css": ["@uppy/core/dist/style.min.css", "@uppy/dashboard/dist/style.min.css"] };
 
 /** The packages, by name, of which something went into the bundle. */
@@ -27,6 +29,7 @@ async function bundle(file, contents) {
     stdin: { contents, resolveDir: here },
     absWorkingDir: here,
     outfile: path.join(vendor, file),
+    alias: ALIASES,
     bundle: true,
     minify: true,
     format: "esm",

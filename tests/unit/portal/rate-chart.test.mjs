@@ -7,7 +7,8 @@ globalThis.document = {
   createElement: () => ({ append() {}, setAttribute() {} }),
 };
 const { roundUp } = await import("../../../src/stagecoach/portal/static/rate-chart.js");
-const { percent, sizeText } = await import("../../../src/stagecoach/portal/static/upload/elements.js");
+const { percent } = await import("../../../src/stagecoach/portal/static/upload/elements.js");
+const { sizeText } = await import("../../../src/stagecoach/portal/static/upload/size-text.js");
 
 test("the scale ends at a round figure above the peak", () => {
   for (const [value, step] of [
@@ -22,11 +23,11 @@ test("the scale ends at a round figure above the peak", () => {
 
 test("sizes are as people say them", () => {
   for (const [bytes, text] of [
-    [0, "0 bytes"],
-    [999, "999 bytes"],
-    [1000, "1.0 kB"],
-    [999_600, "1.0 MB"],
-    [12_345_678, "12 MB"],
+    [0, "0 B"],
+    [999, "999 B"],
+    [1000, "1.00 kB"],
+    [999_600, "1.00 MB"],
+    [12_345_678, "12.3 MB"],
     [5e11, "500 GB"],
   ]) {
     assert.equal(sizeText(bytes), text);

@@ -1,6 +1,7 @@
 /** A chart of bytes per second over time, drawn as SVG in the page's own colours; its words are in a sentence below it. */
 
-import { element, sizeText } from "./upload/elements.js";
+import { element } from "./upload/elements.js";
+import { sizeText } from "./upload/size-text.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 720;

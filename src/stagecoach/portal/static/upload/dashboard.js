@@ -12,6 +12,8 @@ class FolderUppy extends Uppy {
   }
 }
 
+const EMPTY_HEIGHT = 200;
+const FILLED_HEIGHT = 340;
 const WORDS = {
   strings: {
     dropPasteFiles: "Drop files or folders here, or %{browseFiles}",
@@ -31,7 +33,8 @@ export function openDashboard(target, options) {
     target,
     inline: true,
     width: "100%",
-    height: 360,
+    height: EMPTY_HEIGHT,
+    singleFileFullScreen: false,
     theme: "auto",
     fileManagerSelectionType: "both",
     showLinkToFileUploadResult: true,
@@ -41,6 +44,9 @@ export function openDashboard(target, options) {
   });
   uppy.use(StagecoachUploader, options);
   const dashboard = uppy.getPlugin("Dashboard");
+  const fit = () => dashboard.setOptions({ height: uppy.getFiles().length ? FILLED_HEIGHT : EMPTY_HEIGHT });
+  uppy.on("files-added", fit);
+  uppy.on("file-removed", fit);
 
   // Before Uppy, which leaves out what it cannot read.
   const takeDrop = async (event) => {

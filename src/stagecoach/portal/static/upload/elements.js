@@ -12,20 +12,6 @@ export function element(name, attributes = {}, ...children) {
   return made;
 }
 
-const UNITS = ["kB", "MB", "GB", "TB", "PB"];
-
-/** As people say it: 1.2 GB. */
-export function sizeText(bytes) {
-  if (bytes < 1000) return `${bytes} bytes`;
-  let value = bytes;
-  let unit = -1;
-  while (value >= 999.5 && unit < UNITS.length - 1) {
-    value /= 1000;
-    unit += 1;
-  }
-  return `${value < 9.95 ? value.toFixed(1) : Math.round(value)} ${UNITS[unit]}`;
-}
-
 /** Whole percent; never 100 before all is there. */
 export function percent(part, whole) {
   return whole > 0 ? Math.min(part < whole ? 99 : 100, Math.round((100 * part) / whole)) : 100;

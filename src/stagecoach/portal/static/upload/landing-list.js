@@ -1,6 +1,7 @@
 /** The list of uploads that the service has whole: their way to the system, and a clear end. */
 
-import { element, percent, sizeText } from "./elements.js";
+import { element, percent } from "./elements.js";
+import { sizeText } from "./size-text.js";
 import { isAbort } from "./failures.js";
 
 const WORDS = { staged: "Waiting", queued: "Queued", moving: "On its way", done: "Arrived", failed: "Failed" };

@@ -1,6 +1,7 @@
 /** The list of uploads that were interrupted, perhaps days ago: choose the file again, or give the upload up. */
 
-import { element, percent, sizeText } from "./elements.js";
+import { element, percent } from "./elements.js";
+import { sizeText } from "./size-text.js";
 import { fileEntry, withFoldersAsOne } from "./sources.js";
 import { differenceOf } from "./unfinished.js";
 
