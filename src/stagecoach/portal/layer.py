@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stagecoach.portal.providers import Providers
@@ -67,6 +68,11 @@ class PortalLayer:
             await self._app(scope, receive, send)
             return
         sent, is_https = Headers(scope=scope), scope["scheme"] == "https"
+        if "content-length" in sent and "transfer-encoding" in sent:
+            # Whoever is in front may have read the one where we read the other (RFC 9112, section 6.1).
+            refusal = PlainTextResponse("The request says twice how long its body is.", 400, {"Connection": "close"})
+            await refusal(scope, receive, send)
+            return
         kept = self._cookies.read(sent, is_https=is_https)
         slot = Slot(await self._providers.renewed(kept) if kept is not None else None)
         given = sent.get("x-request-id", "")

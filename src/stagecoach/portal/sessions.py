@@ -13,10 +13,10 @@ import secrets
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from http.cookies import CookieError, SimpleCookie
 
 from cryptography.fernet import Fernet, InvalidToken
 from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
 
 LIFE_SECONDS = 7 * 24 * 3600
 # Browsers keep 4,096 bytes of a cookie, name and attributes included; a provider's tokens may need several.
@@ -129,10 +129,8 @@ def cookie_line(name: str, value: str, life_seconds: int, *, is_https: bool, sam
 
 def cookies_of(headers: Headers) -> dict[str, str]:
     """All that the browser sent."""
-    try:
-        return {name: morsel.value for name, morsel in SimpleCookie(headers.get("cookie", "")).items()}
-    except CookieError:
-        return {}
+    # The standard library stops at the first that is not as it should be; other programs of a machine set such ones.
+    return cookie_parser(headers.get("cookie", ""))
 
 
 def _chunk_names(name: str) -> list[str]:

@@ -201,3 +201,16 @@ async def test_the_client_of_the_api_is_the_person_not_the_portal(world: World, 
 
     lines = [line async for line in audit_lines(world.tools, AuditFilter()) if line.what == "session.begin"]
     assert [line.address for line in lines] == ["198.51.100.7"]
+
+
+async def test_cookies_of_other_programs_do_no_harm(alice: Browser) -> None:
+    """Names and values as no standard lets them be, before ours."""
+    ours = "; ".join(f"{name}={value}" for name, value in alice.client.cookies.items())
+    answer = await alice.client.get("/portal/account", headers={"Cookie": f'a:b={{"x": "y"}}; =; ; c=ä; {ours}'.encode()})
+    assert answer.url.path == "/portal/account"
+
+
+async def test_a_body_with_two_lengths_is_refused(stranger: Browser) -> None:
+    headers = {"Content-Length": "3", "Transfer-Encoding": "chunked"}
+    answer = await stranger.client.post("/portal/sign-in", content=b"a=b", headers=headers)
+    assert answer.status_code == 400

@@ -6,9 +6,6 @@
 import { RateChart } from "./rate-chart.js";
 import { ENDS } from "./upload/following.js";
 
-const figure = document.getElementById("rate-chart");
-if (figure?.dataset.events) watch(figure);
-
 function watch(figure) {
   const chart = new RateChart(figure);
   const rates = new Rates();
@@ -41,3 +38,6 @@ class Rates {
     return { seconds, rate: bytes / (seconds - before.seconds) };
   }
 }
+
+const figure = document.getElementById("rate-chart");
+if (figure?.dataset.events) watch(figure);
