@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from stagecoach.core.bearer_secrets import SESSION_PREFIX
 from stagecoach.portal.api_calls import ApiRefusal
 from stagecoach.portal.providers import CALLBACK_PATH, ProviderTrouble
 from stagecoach.portal.sessions import Session, cookie_line, cookies_of, signed_in
@@ -122,12 +123,7 @@ async def sign_out(visit: Visit) -> Response:
     session = visit.slot.session
     if session is not None and session.credential is not None:
         await visit.portal.providers.forget(session)
-        try:
-            await visit.api("DELETE", "/accounts/sessions/current")
-        except ApiRefusal as refusal:
-            # Who signed in otherwise has no session to end there; one that is over needs no end.
-            if refusal.status not in {401, 409}:
-                raise
+        await _end_session(visit, session.credential)
     visit.slot.session = None
     visit.say("You are signed out.")
     return visit.go(SIGN_IN)
@@ -153,6 +149,17 @@ async def sign_up(visit: Visit) -> Response:
         return await _sign_up_page(visit, refusal.status, _sign_up_words(refusal), name)
     visit.slot.session = replace(signed_in(begun["token"]), flash=("good", "Your account is made, and you are signed in."))
     return visit.go("/portal/account")
+
+
+async def _end_session(visit: Visit, credential: str) -> None:
+    """At the API; who signed in otherwise has none there, and one that is over needs no end."""
+    if not credential.startswith(SESSION_PREFIX):
+        return
+    try:
+        await visit.api("DELETE", "/accounts/sessions/current")
+    except ApiRefusal as refusal:
+        if refusal.status != 401:
+            raise
 
 
 def _sign_up_words(refusal: ApiRefusal) -> str:
