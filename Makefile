@@ -61,6 +61,8 @@ test: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory supply-chain
+	@VENV=$(abspath $(VENV)) deploy/testbed/install
+	@$(MAKE) --no-print-directory portal
 	@VENV=$(abspath $(VENV)) deploy/testbed/run-tests $(BIN)/python -m pytest tests -n 2 --dist loadscope --no-loadscope-reorder $(PYTEST_OPTIONS)
 
 # Of what is locked for the service; what only tests and builds need is not shipped.

@@ -12,6 +12,25 @@ class FolderUppy extends Uppy {
   }
 }
 
+// Up to here the Dashboard shows a list, above it a gallery of cards with pictures, which data seldom have.
+const WIDEST_LIST = 576;
+/** The Dashboard, always as a list, and one to assistive technology with a single file in it too. */
+class ListDashboard extends Dashboard {
+  constructor(uppy, options) {
+    super(uppy, options);
+    const afterUpdate = this.afterUpdate;
+    this.afterUpdate = () => {
+      afterUpdate.call(this);
+      this.el?.querySelector(".uppy-Dashboard-files")?.setAttribute("role", "list");
+    };
+  }
+
+  setPluginState(patch) {
+    const width = patch?.containerWidth;
+    super.setPluginState(width > WIDEST_LIST ? { ...patch, containerWidth: WIDEST_LIST } : patch);
+  }
+}
+
 const EMPTY_HEIGHT = 200;
 const FILLED_HEIGHT = 340;
 const WORDS = {
@@ -29,7 +48,7 @@ const WORDS = {
 /** Answers `{ uppy, uploader, addNow(entry) }`. `options` are those of the uploader. */
 export function openDashboard(target, options) {
   const uppy = new FolderUppy({ id: "upload", autoProceed: false, locale: WORDS });
-  uppy.use(Dashboard, {
+  uppy.use(ListDashboard, {
     target,
     inline: true,
     width: "100%",
