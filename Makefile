@@ -5,10 +5,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export S3 ?= rgw
 
-.PHONY: help demo test check conformance supply-chain vulnerabilities format openapi lock testbed-up testbed-down bench clean
+.PHONY: help demo portal test check conformance supply-chain vulnerabilities format openapi lock testbed-up testbed-down bench clean
 
 help:
 	@echo "make demo          everything on this machine, with a real upload and download (ONCE=1: then stop)"
+	@echo "make portal        the libraries of the portal's pages, from npm into the package (Node.js 18 or newer)"
 	@echo "make test          all tests, on a testbed with real Slurm, SSH, S3 and PostgreSQL (root, Debian)"
 	@echo "make check         ruff, mypy, import-linter, licences and the unit tests"
 	@echo "make supply-chain  licences of all that the service installs (refused unless known to be fit) and its SBOM, in dist/"
@@ -38,6 +39,14 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
 demo: $(VENV)/.installed
 	@$(BIN)/python deploy/demo.py $(if $(ONCE),--once)
 
+# What the pages need from npm goes into the package; a wheel or image that is built afterwards contains it.
+VENDOR := src/stagecoach/portal/static/vendor/vendor.json
+portal: $(VENDOR)
+
+$(VENDOR): $(addprefix deploy/portal/,package.json package-lock.json vendor.mjs) src/stagecoach/portal/static/upload/size-text.js
+	@command -v npm >/dev/null || { echo "npm is needed (Node.js 18 or newer); on Debian: apt-get install --no-install-recommends nodejs npm"; exit 1; }
+	cd deploy/portal && npm ci --no-audit && npm run --silent vendor
+
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -52,6 +61,8 @@ test: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory supply-chain
+	@VENV=$(abspath $(VENV)) deploy/testbed/install
+	@$(MAKE) --no-print-directory portal
 	@VENV=$(abspath $(VENV)) deploy/testbed/run-tests $(BIN)/python -m pytest tests -n 2 --dist loadscope --no-loadscope-reorder $(PYTEST_OPTIONS)
 
 # Of what is locked for the service; what only tests and builds need is not shipped.

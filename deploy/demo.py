@@ -134,7 +134,9 @@ def print_next_steps(access: dict[str, str], cluster: Path) -> None:
     """Three things to try."""
     console.print(
         f"""
-[bold]It works. Three things to try in another terminal:[/bold]
+[bold]It works. Open it in a browser, signed in as you:[/bold]
+   {access["portal"]}
+[bold]Three things to try in another terminal:[/bold]
 1. See your transfers:
    curl -s -H "Authorization: Bearer {access["token"]}" {access["url"]}/transfers
 2. Read and try the API in a browser: {access["url"]}/docs

@@ -33,10 +33,18 @@ class EmbeddedService:
     username: str
     token: str
     token_days: int
+    portal_code: str
+    """Who signs in to the portal with it is ``username``; new at each start."""
+
+    @property
+    def portal_url(self) -> str:
+        """Signs in whoever opens it: browsers send nobody what stands behind the '#', and no log has it."""
+        return f"{self.url}/portal/sign-in#{self.portal_code}"
 
     def write_ready_file(self, path: Path) -> None:
-        """URL, system and token as JSON."""
-        write_secret_json(path, {"url": self.url, "system": self.system, "token": self.token})
+        """URLs, system and token as JSON."""
+        document = {"url": self.url, "portal": self.portal_url, "system": self.system, "token": self.token}
+        write_secret_json(path, document)
 
 
 @asynccontextmanager
@@ -49,12 +57,14 @@ async def embedded_service(state: Path, roots: Sequence[str], port: int) -> Asyn
     _require_directories(roots)
     api_port = _free_port(port)
     access_key, secret_key = _store_keys(state)
+    origins = [f"http://{host}:{api_port}" for host in (HOST, "localhost")]
     store = EmbeddedStore(
         state / "store",
         access_key_id=access_key,
         secret_access_key=secret_key,
         log_file=state / "store.log",
         pid_file=state / "store.pid",
+        allowed_origin=origins[0],
     )
     async with store:
         settings = settings_from(
@@ -62,7 +72,12 @@ async def embedded_service(state: Path, roots: Sequence[str], port: int) -> Asyn
                 # Nothing stands in front: a neighbour on this machine says nobody else's address.
                 "server": {"host": HOST, "port": api_port, "trusted_proxies": []},
                 "database": {"url": f"sqlite+aiosqlite:///{state / 'stagecoach.db'}"},
-                "s3": {"private_url": store.url, "access_key_id": access_key, "secret_access_key": secret_key},
+                "s3": {
+                    "private_url": store.url,
+                    "access_key_id": access_key,
+                    "secret_access_key": secret_key,
+                    "cors_origins": origins,
+                },
                 "systems": [
                     {
                         "name": SYSTEM,
@@ -74,6 +89,7 @@ async def embedded_service(state: Path, roots: Sequence[str], port: int) -> Asyn
                 # Other people of this machine can reach the port: whoever holds the token below gives the account.
                 "accounts": {"enabled": True, "name_is_user": True},
                 "auth": {"issuers": [{"jwks": str(state / "jwks.json")}]},
+                "portal": {"enabled": True, "url": origins[0], "cookie_key": _kept_key(state / "portal-key")},
                 "log": {"level": "warning"},
             }
         )
@@ -81,7 +97,9 @@ async def embedded_service(state: Path, roots: Sequence[str], port: int) -> Asyn
         key = ensure_signing_key(state / "signing-key.json", state / "jwks.json")
         username = getpass.getuser()
         token = sign_token(key, username, TOKEN_DAYS * 86400, settings.auth.issuers[0])
-        yield EmbeddedService(settings, f"http://{HOST}:{api_port}", SYSTEM, username, token, TOKEN_DAYS)
+        yield EmbeddedService(
+            settings, f"http://{HOST}:{api_port}", SYSTEM, username, token, TOKEN_DAYS, secrets.token_urlsafe(16)
+        )
 
 
 def _require_directories(roots: Sequence[str]) -> None:
@@ -102,12 +120,23 @@ def _store_keys(state: Path) -> tuple[str, str]:
         raise SettingsError(f"{path} holds no keys that can be read; move it away to get new ones.") from error
 
 
+def _kept_key(path: Path) -> str:
+    """Random text, kept in the state directory (mode 0600), so that a restart signs nobody out."""
+    if not path.exists():
+        _write_secret(path, secrets.token_hex(32))
+    return path.read_text(encoding="utf-8").strip()
+
+
 def write_secret_json(path: Path, document: dict[str, str]) -> None:
     """Readable by the owner only; it appears whole."""
+    _write_secret(path, json.dumps(document))
+
+
+def _write_secret(path: Path, text: str) -> None:
     beside = path.with_name(path.name + ".new")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(document, file)
+        file.write(text)
     beside.replace(path)
 
 

@@ -344,6 +344,7 @@ def openapi_text() -> str:
 
 def _announce(service: EmbeddedService, ready_file: Path | None) -> None:
     typer.echo(f"Stagecoach is up at {service.url} (system: {service.system}, API: {service.url}/docs)")
+    typer.echo(f"In a browser, signed in as {service.username}: {service.portal_url}")
     typer.echo(f"Token for {service.username} (valid for {service.token_days} days):\n{service.token}")
     typer.echo("Press Ctrl-C to stop.")
     if ready_file is not None:

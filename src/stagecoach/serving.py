@@ -26,6 +26,7 @@ from stagecoach.flows.deliver_webhooks import deliver_webhooks
 from stagecoach.flows.probe_systems import probe_systems
 from stagecoach.flows.toolbox import Toolbox
 from stagecoach.logs import secrets_of, start_logging
+from stagecoach.portal.app import MachineSignIn, PortalInFront, make_portal
 from stagecoach.settings import ServerSettings, Settings
 from stagecoach.wiring import open_toolbox
 from stagecoach.worker import Worker
@@ -62,8 +63,9 @@ class WebServer(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def make_app(settings: Settings, *, with_worker: bool) -> FastAPI:
-    """The API; its life opens the toolbox and, where asked for, runs a worker beside it, and looks at the systems."""
+def make_app(settings: Settings, *, with_worker: bool, machine: MachineSignIn | None = None) -> FastAPI:
+    """The API, with the portal in front where the settings want it. Its life opens the toolbox and, where asked for, runs a
+    worker beside it, and looks at the systems. ``machine`` is how the person at this machine signs in."""
 
     @contextlib.asynccontextmanager
     async def opened() -> AsyncIterator[Toolbox]:
@@ -81,13 +83,18 @@ def make_app(settings: Settings, *, with_worker: bool) -> FastAPI:
                 with contextlib.suppress(asyncio.CancelledError):
                     await probing
 
-    return create_app(opened, settings.auth, settings.server)
+    app = create_app(opened, settings.auth, settings.server)
+    if settings.portal.enabled:
+        app.add_middleware(PortalInFront, portal=make_portal(settings, app, machine))
+    return app
 
 
 def run_api(settings: Settings) -> None:
     """Until a signal. Raises SettingsError, DatabaseUnavailable: in one line, before the web server takes over."""
     _require_free_address(settings.server.host, settings.server.port)
     asyncio.run(_try_all(settings))
+    if settings.portal.enabled and settings.portal.cookie_key is None:
+        log.warning("portal.cookie_key is not set: people sign in to the portal again after each restart.")
     server = WebServer(make_app(settings, with_worker=settings.worker.run_in_api), settings.server)
     with contextlib.suppress(KeyboardInterrupt):
         server.run()
@@ -111,7 +118,8 @@ async def run_embedded(state: Path, roots: Sequence[str], port: int, announce: C
         start_logging(service.settings.log, secrets_of(service.settings))
         # The bundled store has no lifecycle rules, which is no news to anybody here.
         logging.getLogger("stagecoach.object_stores.buckets").setLevel(logging.ERROR)
-        application = make_app(service.settings, with_worker=True)
+        machine = MachineSignIn(service.username, service.portal_code, service.token)
+        application = make_app(service.settings, with_worker=True, machine=machine)
 
         class AnnouncingServer(WebServer):
             """Tells the person, once it listens."""

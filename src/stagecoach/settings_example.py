@@ -42,6 +42,7 @@ _EXAMPLES: Mapping[str, Any] = {
     "auth.issuers.audience": "stagecoach",
     "auth.issuers.user_names": "site",
     "auth.issuers.client_id": "stagecoach-cli",
+    "portal.url": "https://transfer.example.org",
 }
 # Left out by default: shown, but commented out.
 _OPTIONAL = {
@@ -62,6 +63,11 @@ _OPTIONAL = {
     "systems.limits.max_file_size_bytes": 2 * 1024**4,
     "systems.environment": None,
     "auth.issuers.jwks": "https://sso.example.org/realms/hpc/protocol/openid-connect/certs",
+    "auth.issuers.portal_client_id": "stagecoach-portal",
+    "auth.issuers.portal_client_secret": "secret_file:/run/secrets/portal-client-secret",
+    "auth.issuers.label_for_people": "Your institution",
+    "portal.cookie_key": "secret_file:/run/secrets/portal-cookie-key",
+    "portal.support": "Questions? Write to help@example.org.",
     "webhooks.allowed_hosts": ["hooks.example.org", "*.portal.example.org"],
     "webhooks.signing_secret": "secret_file:/run/secrets/stagecoach-webhook-secret",
 }

@@ -59,6 +59,23 @@ async def test_it_starts_answers_and_ends(tmp_path: Path, monkeypatch: pytest.Mo
         assert store.pid not in {None, pid}
 
 
+async def test_the_pages_of_one_origin_may_put_parts(tmp_path: Path) -> None:
+    origin = "http://127.0.0.1:8080"
+    asks = {"Origin": origin, "Access-Control-Request-Method": "PUT"}
+    async with httpx.AsyncClient() as http:
+        async with store_in(tmp_path, allowed_origin=origin) as store:
+            answer = await http.options(f"{store.url}/bucket/key", headers=asks)
+            assert answer.is_success
+            assert answer.headers["Access-Control-Allow-Origin"] == origin
+            assert "PUT" in answer.headers["Access-Control-Allow-Methods"]
+            refused = await http.put(f"{store.url}/bucket/key", content=b"x", headers={"Origin": origin})
+            assert refused.is_client_error, "only presigned requests are served, whatever the origin"
+            assert refused.headers["Access-Control-Allow-Origin"] == origin, "a page sees what went wrong"
+        async with store_in(tmp_path) as store:
+            answer = await http.options(f"{store.url}/bucket/key", headers=asks)
+            assert "Access-Control-Allow-Origin" not in answer.headers
+
+
 async def test_the_same_port_after_a_restart(tmp_path: Path) -> None:
     async with store_in(tmp_path) as store:
         url = store.url

@@ -31,6 +31,8 @@ def test_the_openapi_document_is_that_of_the_code() -> None:
 def test_the_example_settings_can_be_loaded(tmp_path: Path, uncommented: bool) -> None:
     for name in ("stagecoach-database-url", "s3-access-key-id", "s3-secret-access-key"):
         (tmp_path / name).write_text("postgresql+psycopg://stagecoach@db/stagecoach" if "url" in name else "x")
+    (tmp_path / "portal-client-secret").write_text("x")
+    (tmp_path / "portal-cookie-key").write_text("x" * 32)
     (tmp_path / "stagecoach-webhook-secret").write_text("whsec_" + "c2VjcmV0" * 4)
     text = example_text().replace("secret_file:/run/secrets/", f"secret_file:{tmp_path}/")
     if uncommented:

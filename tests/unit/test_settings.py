@@ -57,6 +57,11 @@ WRONG = [
     ("server.prot", 1, "server.prot"),
     ("server.body_timeout_seconds", 0, "server.body_timeout_seconds"),
     ("server.cors_origins", ["*"], "server.cors_origins.0"),
+    ("portal.url", "https://portal.example.org/path", "portal.url"),
+    ("portal.title", "", "portal.title"),
+    ("portal.cookie_key", "very-secret-1", "portal.cookie_key"),
+    ("portal.max_preview_bytes", 0, "portal.max_preview_bytes"),
+    ("auth.issuers", [{"jwks": "jwks.json", "portal_client_id": "portal"}], "auth.issuers.0"),
     ("server.cors_origins", ["https://x/"], "server.cors_origins.0"),
     ("server.trusted_proxies", ["*"], "server.trusted_proxies.0"),
     ("server", None, "server"),
@@ -404,3 +409,13 @@ def test_each_way_in_is_understood() -> None:
         if ssh.credentials.service_account is not None:
             switched = ssh.credentials.service_account.switched("alice", ["id", "-u"])
             assert switched == ["sudo", "-n", "-u", "alice", "--", "id", "-u"]
+
+
+def test_a_provider_that_sends_people_back_must_be_told_where_to() -> None:
+    issuer = {"issuer": "https://sso.example.org", "audience": "stagecoach", "portal_client_id": "portal"}
+    document = {**GOOD, "auth": {"issuers": [issuer]}, "portal": {"enabled": True}}
+    with pytest.raises(SettingsError) as refused:
+        settings_from(document)
+    assert the_line(refused.value).startswith("settings: portal: url must be set")
+    document["portal"]["url"] = "https://transfer.example.org"
+    assert settings_from(document).portal.url == "https://transfer.example.org"

@@ -12,7 +12,10 @@ from stagecoach.api.access import Administrator, Tools
 from stagecoach.api.audit_trail import CurrentTrail
 from stagecoach.api.problems import PROBLEM_ANSWERS
 from stagecoach.api.transfers import NO_NUL
+from stagecoach.core.audit import Finding
 from stagecoach.core.audit_log import Act, AuditFilter
+from stagecoach.flows.audit import audit
+from stagecoach.flows.audit_looks import Scope
 from stagecoach.flows.change_settings import change_settings
 from stagecoach.flows.record_act import as_json, audit_lines
 from stagecoach.flows.show_settings import Setting, show_settings, show_systems
@@ -104,6 +107,40 @@ async def get_systems(administrator: Administrator, tools: Tools) -> wire.AdminS
             for report in await show_systems(tools)
         ]
     )
+
+
+@router.get("/orphans", summary="Look for what nothing needs any more")
+async def get_orphans(
+    administrator: Administrator,
+    tools: Tools,
+    days: Annotated[float, Query(ge=0, le=365, description="Look beside the targets of uploads that ended in so many.")] = 30.0,
+) -> wire.Orphans:
+    """What `stagecoach audit` prints: store, schedulers and directories are compared with the database, and nothing is
+    changed. It takes its time; `stagecoach audit --fix` removes what is found."""
+    report = await audit(tools, Scope(days))
+    return wire.Orphans(
+        findings=[_orphan(finding) for finding in report.findings],
+        unseen=[wire.AuditNote(place=_text(place), why=_text(why)) for place, why in report.unseen],
+        foreign=[wire.AuditNote(place=_text(place), why=_text(why)) for place, why in report.foreign],
+    )
+
+
+def _orphan(finding: Finding) -> wire.Orphan:
+    return wire.Orphan(
+        kind=finding.kind.value,
+        place=_text(finding.place),
+        name=_text(finding.name),
+        transfer_id=finding.transfer_id,
+        user=finding.user,
+        age_seconds=finding.age_seconds,
+        why=_text(finding.why),
+        fixable=finding.fixable,
+    )
+
+
+def _text(name: str) -> str:
+    """Names of a user's files may hold any bytes."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 async def _settings(tools: Toolbox) -> wire.SettingsView:

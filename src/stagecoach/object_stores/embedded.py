@@ -1,8 +1,8 @@
 """The bundled S3 store on disk: starts ``rclone serve s3`` as a child, and stops it.
 
 For one machine, demonstrations and tests. Each top-level directory is a bucket, each object a plain file. It has no
-lifecycle or CORS rules, and it keeps parts that arrive out of order in memory, 256 MB for each upload, before it
-answers SlowDown: large uploads should send their parts roughly in order.
+lifecycle rules, and for CORS not the buckets' own ones but one web origin for all. It keeps parts that arrive out of order
+in memory, 256 MB for each upload, before it answers SlowDown: large uploads should send their parts roughly in order.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class EmbeddedStore:
         log_file: Path,
         pid_file: Path,
         port: int = 0,
+        allowed_origin: str | None = None,
     ) -> None:
+        """``allowed_origin``: whose pages may send parts to presigned URLs; rclone knows one at the most."""
         if len(access_key_id) < _SHORTEST_KEY or not secret_access_key or "," in access_key_id + secret_access_key:
             raise SettingsError(
                 f"settings: s3.access_key_id: rclone wants {_SHORTEST_KEY} or more characters, a secret, and no commas."
@@ -57,6 +59,7 @@ class EmbeddedStore:
         self._log_file = log_file
         self._pid_file = pid_file
         self._wanted_port = port
+        self._allowed_origin = allowed_origin
         self._port = port
         self._lock: IO[str] | None = None
         self._child: asyncio.subprocess.Process | None = None
@@ -117,6 +120,8 @@ class EmbeddedStore:
         # Not 0s: the timer of each directory it has read would then run for ever without a pause, on a whole core.
         # Left to itself it reads a whole object for the ETag of each HEAD and GET: minutes for a large one.
         command += ["--etag-hash", ""]
+        if self._allowed_origin is not None:
+            command += ["--allow-origin", self._allowed_origin]
         with _log_for_owner(self._log_file) as log:
             self._child = await asyncio.create_subprocess_exec(
                 *command,

@@ -20,13 +20,15 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from pydantic_settings.exceptions import SettingsError as EnvironmentNotRead
 
 from stagecoach.core.errors import SettingsError
-from stagecoach.core.parts import MAX_PART_SIZE_BYTES, MEBIBYTE, MIN_PART_SIZE_BYTES
-from stagecoach.core.polling import QUESTIONS_AN_ASK
+from stagecoach.core.parts import MEBIBYTE
 from stagecoach.settings.identity import AccountSettings, AuthSettings, IssuerSettings, PersonalTokenSettings
 from stagecoach.settings.nodes import NodeSettings
+from stagecoach.settings.portal import PortalSection, PortalSettings
+from stagecoach.settings.s3 import S3Settings
 from stagecoach.settings.systems import MAX_URL_TTL_SECONDS, SystemSettings
-from stagecoach.settings.values import HttpUrlText, IpNetworkText, Secret, Section, WebOrigin
+from stagecoach.settings.values import IpNetworkText, Secret, Section, WebOrigin
 from stagecoach.settings.webhooks import EventSettings, WebhookSettings
+from stagecoach.settings.worker import WorkerSettings
 
 
 class ServerSettings(Section):
@@ -100,144 +102,6 @@ class DatabaseSettings(Section):
         return value
 
 
-class BucketLifecycleSettings(Section):
-    """How long the store keeps what nobody cleaned: the net under the worker's own clean-up."""
-
-    days: int = Field(
-        10,
-        ge=1,
-        le=3650,
-        description="Days until a staged object expires; the worker removes it then, the bucket's rule is the net.",
-    )
-    abort_incomplete_multipart_days: int = Field(
-        7, ge=1, le=3650, description="Days until the store aborts a multipart upload that was never completed."
-    )
-
-
-class S3Settings(Section):
-    """The S3 store that data is staged in."""
-
-    private_url: HttpUrlText = Field(
-        "http://127.0.0.1:7480",
-        description="How this service reaches the store; jobs too, unless their system has an s3_url.",
-    )
-    public_url: HttpUrlText | None = Field(None, description="How clients outside reach the same store; private_url when unset.")
-    region: str = Field("us-east-1", pattern=r"^[a-zA-Z0-9-]{1,64}$", description="Region used in signatures.")
-    access_key_id: Secret = Field(SecretStr(""), description="Access key of the service account; a value or secret_file:/path.")
-    secret_access_key: Secret = Field(
-        SecretStr(""), description="Secret key of the service account; a value or secret_file:/path."
-    )
-    tenant: str | None = Field(
-        None,
-        pattern=r"^[A-Za-z0-9_]{1,64}$",
-        description="Ceph tenant that owns the buckets, written tenant:bucket in requests.",
-    )
-    ttl_seconds: int = Field(
-        24 * 3600,
-        alias="ttl",
-        ge=60,
-        le=MAX_URL_TTL_SECONDS,
-        description="Seconds a presigned URL given to a client lives; S3 allows seven days at most.",
-    )
-    max_part_size_bytes: int = Field(
-        1024 * MEBIBYTE,
-        alias="max_part_size",
-        ge=MIN_PART_SIZE_BYTES,
-        le=MAX_PART_SIZE_BYTES,
-        description="Largest part, in bytes, between 5 MiB and 5 GiB; with 10,000 parts it bounds the largest file.",
-    )
-    min_part_size_bytes: int = Field(
-        8 * MEBIBYTE,
-        alias="min_part_size",
-        ge=MIN_PART_SIZE_BYTES,
-        le=MAX_PART_SIZE_BYTES,
-        description=(
-            "Smallest part, in bytes, that a file is cut into; grows with the file, so that it never has more than 10,000."
-        ),
-    )
-    bucket_lifecycle_configuration: BucketLifecycleSettings = Field(
-        default_factory=BucketLifecycleSettings, description="Rules kept on every bucket, existing ones too."
-    )
-    bucket_prefix: str = Field(
-        "stagecoach-",
-        pattern=r"^([a-z0-9][a-z0-9-]{0,30})?$",
-        description=(
-            "Beginning of every bucket's name; the rest is made from the user's name. Two services with one S3 account "
-            "must have different ones."
-        ),
-    )
-    cors_origins: tuple[str, ...] = Field(
-        (), description="Web origins whose pages may send parts straight to the store, e.g. https://portal.example.org."
-    )
-    request_timeout_seconds: float = Field(
-        20.0, gt=0, le=600, description="Seconds one call of this service to the store may take."
-    )
-    max_staged_bytes_per_user: int | None = Field(
-        None, ge=1, description="Quota: bytes of one user's transfers that may be in the store at once; unset, no quota."
-    )
-    max_staged_bytes: int | None = Field(
-        None, ge=1, description="Bytes of all transfers that may be in the store at once; unset, what the store holds."
-    )
-
-    @property
-    def client_url(self) -> str:
-        """The URL that clients' presigned URLs are made for."""
-        return self.public_url or self.private_url
-
-    @property
-    def object_life_seconds(self) -> int:
-        """How long a staged object is kept."""
-        return self.bucket_lifecycle_configuration.days * 24 * 3600
-
-
-class WorkerSettings(Section):
-    """How the worker keeps transfers moving."""
-
-    run_in_api: bool = Field(
-        True, description="Whether the API process runs a worker too; false where `stagecoach work` runs on its own."
-    )
-    poll_min_seconds: float = Field(0.5, gt=0, le=60, description="Shortest time between two looks at one transfer.")
-    poll_max_seconds: float = Field(
-        300.0,
-        gt=0,
-        le=3600,
-        description=(
-            "Longest time between two looks at a transfer in which nothing happens; it grows to a tenth of the quiet time, "
-            "and a job is asked about every 30 seconds at least."
-        ),
-    )
-    scheduler_asks_per_minute: int = Field(
-        12,
-        ge=QUESTIONS_AN_ASK,
-        le=600,
-        description=(
-            "Questions (squeue, sacct) about the state of jobs that one system's Slurm gets in any minute, by all workers "
-            "together, however many jobs there are."
-        ),
-    )
-    lease_seconds: float = Field(
-        30.0, ge=5, le=3600, description="How long a worker owns the transfers it took; another takes over after that."
-    )
-    batch_size: int = Field(100, ge=1, le=10000, description="Transfers a worker takes at once.")
-    job_lost_seconds: float = Field(
-        120.0,
-        ge=5,
-        description="How long a job may be unknown to queue, accounting and store before its transfer fails.",
-    )
-    max_resubmissions: int = Field(
-        3,
-        ge=0,
-        le=100,
-        description="How often another job goes on where one ended for a reason that passes (its node failed, it was preempted).",
-    )
-    preparing_seconds: float = Field(
-        180.0, ge=10, description="How old a transfer may be whose request never ended; it is cleaned up then."
-    )
-    keep_ended_days: float = Field(
-        90.0, ge=0, description="Days an ended transfer and its history are remembered after nothing is left of it; 0, for ever."
-    )
-
-
 class AuditLogSettings(Section):
     """The record of who did what."""
 
@@ -290,6 +154,7 @@ class Settings(BaseSettings):
     personal_tokens: PersonalTokenSettings = Field(
         default_factory=lambda: PersonalTokenSettings(), description="Tokens that people make for their programs."
     )
+    portal: PortalSection = Field(default_factory=lambda: PortalSettings(), description="The pages in the browser.")
     worker: WorkerSettings = Field(default_factory=lambda: WorkerSettings(), description="How the worker keeps transfers moving.")
     events: EventSettings = Field(default_factory=lambda: EventSettings(), description="Streams of a transfer's events.")
     nodes: NodeSettings = Field(default_factory=lambda: NodeSettings(), description="Data transfer nodes that users register.")

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from stagecoach.core.addresses import is_private_road
-from stagecoach.settings.values import Section
+from stagecoach.settings.values import Secret, Section
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 WEB = ("https://", "http://")
@@ -81,6 +81,21 @@ class IssuerSettings(Section):
         pattern=r"^[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*$",
         description="Scopes that `stagecoach login` asks for.",
     )
+    portal_client_id: str | None = Field(
+        None,
+        min_length=1,
+        max_length=255,
+        description=(
+            "Client, allowed the authorization code grant with PKCE, as which the portal logs people in; unset, its page does "
+            "not offer this provider. Its redirect URI is <portal.url>/portal/sign-in/callback."
+        ),
+    )
+    portal_client_secret: Secret | None = Field(
+        None, description="Secret of that client where it is a confidential one; a value or secret_file:/path."
+    )
+    label_for_people: str | None = Field(
+        None, min_length=1, max_length=60, description="What the portal's page calls this provider; unset, its host name."
+    )
 
     @field_validator("issuer")
     @classmethod
@@ -107,6 +122,8 @@ class IssuerSettings(Section):
             raise ValueError("has an audience and any_audience, which say the opposite")
         if self.issuer is None and self.client_id is not None:
             raise ValueError("client_id needs an issuer, whose metadata says where to log in")
+        if self.issuer is None and self.portal_client_id is not None:
+            raise ValueError("portal_client_id needs an issuer, whose metadata says where to log in")
         if self.user_map and self.user_names != "mapped":
             raise ValueError("user_map needs user_names: mapped")
         return self

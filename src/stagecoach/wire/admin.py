@@ -58,3 +58,31 @@ class AdminSystems(Shape):
     """All of them."""
 
     systems: list[AdminSystem]
+
+
+class Orphan(Shape):
+    """One thing that nothing needs any more."""
+
+    kind: str = Field(description="object, multipart, job, job_directory, temporary_file, or what is wrong with a row.")
+    place: str = Field(description="The bucket or the system.")
+    name: str
+    transfer_id: str | None
+    user: str | None
+    age_seconds: float | None
+    why: str
+    fixable: bool = Field(description="Whether `stagecoach audit --fix` removes it.")
+
+
+class AuditNote(Shape):
+    """What could not be looked at, or is not ours."""
+
+    place: str
+    why: str
+
+
+class Orphans(Shape):
+    """What one look found."""
+
+    findings: list[Orphan]
+    unseen: list[AuditNote]
+    foreign: list[AuditNote]

@@ -15,6 +15,7 @@ from tests.unit.api.answers import problem
 
 from stagecoach.core.audit_log import AuditFilter
 from stagecoach.core.errors import DatabaseUnavailable
+from stagecoach.core.names import object_key
 from stagecoach.core.transfer import State
 from stagecoach.flows import change_settings
 from stagecoach.flows.change_settings import follow_settings, refresh_settings
@@ -255,3 +256,22 @@ async def test_a_change_that_a_new_file_no_longer_allows_is_left_out(
     await refresh_settings(tools)
     assert tools.settings.s3.max_staged_bytes == 5
     assert "systems.bora.enabled" in caplog.text
+
+
+async def test_orphans_are_listed_and_left_alone(admin: httpx.AsyncClient, alice: httpx.AsyncClient, world: World) -> None:
+    for caller, status in ((alice, 403), (admin, 200)):
+        assert (await caller.get("/admin/orphans")).status_code == status
+    transfer_id = (await begin(alice, "a")).json()["transferId"]
+    assert (await alice.delete(f"/transfers/{transfer_id}")).status_code == 200
+    for _ in range(3):
+        await world.work(2, seconds=3600)
+    transfer = await world.get(transfer_id)
+    assert transfer.cleaned
+    # Somebody brings back what was cleaned up.
+    await world.store.open_multipart(transfer.bucket, object_key(transfer_id))
+    world.clock.advance(7200)
+    report = (await admin.get("/admin/orphans")).json()
+    assert [(one["kind"], one["transferId"], one["fixable"]) for one in report["findings"]] == [("multipart", transfer_id, True)]
+    assert len(await world.store.list_multiparts(transfer.bucket)) == 1
+    for days in ("-1", "nan", "1000", "x"):
+        problem(await admin.get(f"/admin/orphans?days={days}"), 400)

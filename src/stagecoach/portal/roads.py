@@ -1,0 +1,139 @@
+"""A transfer's road drawn as steps, and how far each of its legs is. Pure: from what the API says of the transfer."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+ENDS = frozenset({"done", "failed", "cancelled", "expired"})
+LIVE = ("preparing", "receiving", "staged", "queued", "moving", "cancelling")
+STATE_WORDS = {
+    "preparing": "Preparing",
+    "receiving": "Uploading",
+    "staged": "Staged",
+    "queued": "Waiting for the system",
+    "moving": "Moving",
+    "done": "Done",
+    "failed": "Failed",
+    "cancelling": "Cancelling",
+    "cancelled": "Cancelled",
+    "expired": "Expired",
+}
+OPERATION_WORDS = {"mv": "Move", "cp": "Copy", "rm": "Delete", "compress": "Pack", "extract": "Unpack"}
+
+# States in their order, and what each is called on the road.
+_ROADS: Mapping[str, Sequence[tuple[str, str]]] = {
+    "upload": (
+        ("preparing", "Prepared"),
+        ("receiving", "To the staging area"),
+        ("queued", "Waiting for the system"),
+        ("moving", "To its place"),
+        ("done", "There, and verified"),
+    ),
+    "download": (
+        ("preparing", "Prepared"),
+        ("queued", "Waiting for the system"),
+        ("moving", "To the staging area"),
+        ("staged", "Ready to fetch"),
+        ("done", "Fetched"),
+    ),
+    "within": (
+        ("preparing", "Prepared"),
+        ("queued", "Waiting for the system"),
+        ("moving", "At work"),
+        ("done", "Done"),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """``state`` is done, current, failed or ahead."""
+
+    name: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """Bytes from one place to the next."""
+
+    name: str
+    done_bytes: int
+    size_bytes: int | None
+    is_live: bool
+
+
+def steps(transfer: Mapping[str, Any]) -> list[Step]:
+    """The present one is current; where it ended without success, failed."""
+    road = _ROADS[transfer["direction"]]
+    place = _place(road, transfer["state"])
+    if place is None:
+        reached = [_place(road, line["state"]) for line in transfer.get("history", ())]
+        place = max((each for each in reached if each is not None), default=0)
+        here = "failed" if transfer["state"] in {"failed", "expired"} else "current"
+    else:
+        here = "done" if transfer["state"] == "done" else "current"
+    return [
+        Step(name, "done" if number < place else here if number == place else "ahead") for number, (_, name) in enumerate(road)
+    ]
+
+
+def legs(transfer: Mapping[str, Any]) -> list[Leg]:
+    """What can be measured of it."""
+    size, state = transfer["sizeBytes"], transfer["state"]
+    staged, moved = transfer["bytesStaged"], transfer["bytesMoved"]
+    if transfer["direction"] == "upload":
+        return [
+            Leg("Your computer → staging area", staged, size, state == "receiving"),
+            Leg(f"Staging area → {transfer['system']}", moved, size, state == "moving"),
+        ]
+    if transfer["direction"] == "download":
+        return [Leg(f"{transfer['system']} → staging area", moved, size, state == "moving")]
+    return [Leg(f"On {transfer['system']}", moved, size, state == "moving")]
+
+
+def done_bytes(transfer: Mapping[str, Any]) -> int:
+    """Of the leg that is under way, for the one bar of a list."""
+    if transfer["state"] == "done":
+        return int(transfer["sizeBytes"] or 0)
+    return int(transfer["bytesStaged"] if transfer["state"] == "receiving" else transfer["bytesMoved"])
+
+
+def title_of(transfer: Mapping[str, Any]) -> str:
+    """What is moved, by its last name."""
+    path = str(transfer["sourcePath"] or transfer["path"])
+    return posixpath.basename(path.rstrip("/")) or path
+
+
+def direction_words(transfer: Mapping[str, Any]) -> str:
+    """In a word."""
+    if transfer["direction"] == "within":
+        return OPERATION_WORDS.get(transfer["operation"], "Operation")
+    return "Upload" if transfer["direction"] == "upload" else "Download"
+
+
+def advice(transfer: Mapping[str, Any]) -> str:
+    """What to do, where its reason alone does not say it."""
+    state = transfer["state"]
+    if state == "receiving":
+        return "The parts come from the browser or program that began it; choose the same file again there to go on."
+    if state == "staged" and transfer["direction"] == "download":
+        return "It is ready: fetch it, and then say that you have it, so that the staged copy goes."
+    if state == "failed" and transfer["retryUntil"]:
+        return "Retry goes on from what is staged: nothing that arrived is sent again."
+    if state == "failed":
+        return "Nothing of it is kept. When the reason is gone, begin it again."
+    if state == "expired":
+        return "It was not used in time. Begin it again."
+    return ""
+
+
+def _place(road: Sequence[tuple[str, str]], state: str) -> int | None:
+    names = [name for name, _ in road]
+    # An upload that is whole waits for its job to be released: a moment of the same wait.
+    if state == "staged" and "staged" not in names:
+        state = "queued"
+    return names.index(state) if state in names else None

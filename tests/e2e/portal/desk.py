@@ -1,0 +1,117 @@
+"""A person at a desk: a browser with a profile of its own, which may be closed and opened again, and what it put where."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+from playwright.sync_api import Page, Request, expect, sync_playwright
+from tests.e2e.testbed import REPOSITORY
+
+VENDOR = REPOSITORY / "src" / "stagecoach" / "portal" / "static" / "vendor" / "vendor.json"
+AXE = REPOSITORY / "deploy" / "portal" / "node_modules" / "axe-core" / "axe.min.js"
+LONG_MILLISECONDS = 180_000
+_PART = re.compile(r"[?&]partNumber=(\d+)")
+# What a browser says of a request that a test has failed on purpose.
+_ASKED_FOR = re.compile(r"Failed to load resource|net::ERR_|\[Uppy\]|Autofocus")
+
+
+class Desk:
+    """``folder`` is where the pages upload to."""
+
+    def __init__(self, said: dict[str, str], folder: Path, profile: Path, **options: Any) -> None:
+        self.said = said
+        self.folder = folder
+        self.profile = profile
+        self.troubles: list[str] = []
+        self.begun: list[int] = []
+        self.taken: list[int] = []
+        self._options = options
+
+    def __enter__(self) -> Self:
+        self._playwright = sync_playwright().start()
+        try:
+            # Chromium refuses to run as root with its sandbox.
+            arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+            self.context = self._playwright.chromium.launch_persistent_context(
+                self.profile, executable_path=shutil.which("chromium"), args=arguments, **self._options
+            )
+            self.context.on("request", self._request)
+            self.context.on("requestfinished", self._finished)
+            self.page = self.open_page()
+            self.page.goto(self.said["portal"])
+            self.page.get_by_role("button", name="Continue as").click()
+            expect(self.page.get_by_role("navigation", name="Main")).to_be_visible()
+        except BaseException:
+            self._playwright.stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.context.close()
+        self._playwright.stop()
+
+    def open_page(self) -> Page:
+        page = self.context.new_page()
+        page.set_default_timeout(60_000)
+        page.on("pageerror", lambda error: self.troubles.append(str(error)))
+        page.on("console", lambda said: said.type == "error" and self._complain(said.text))
+        return page
+
+    def close_page(self) -> None:
+        """As when the window is closed; what was in memory is gone."""
+        self.page.close()
+        self.page = self.open_page()
+
+    def show_folder(self) -> None:
+        self.page.goto(f"{self.said['url']}/portal/files/{self.said['system']}?path={quote(str(self.folder))}")
+        expect(self.page.locator("#upload .uppy-Dashboard-inner")).to_be_visible()
+
+    def drop(self, *paths: Path) -> None:
+        """As the mouse drops files of this computer, folders too."""
+        box = self.page.locator("#upload .uppy-Dashboard-inner").bounding_box()
+        assert box is not None
+        at = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+        session = self.context.new_cdp_session(self.page)
+        data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+        for step in ("dragEnter", "dragOver", "drop"):
+            session.send("Input.dispatchDragEvent", {"type": step, "data": data, **at})
+        session.detach()
+
+    def send(self) -> None:
+        self.page.locator(".uppy-StatusBar-actionBtn--upload").click()
+
+    def slow_down(self, bytes_per_second: int) -> None:
+        session = self.context.new_cdp_session(self.page)
+        session.send("Network.enable")
+        limits = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": bytes_per_second}
+        session.send("Network.emulateNetworkConditions", limits)
+
+    def expect_arrived(self, count: int = 1) -> None:
+        """So many uploads of this page are on the system."""
+        expect(self.page.locator(".upload-landing .state.done")).to_have_count(count, timeout=LONG_MILLISECONDS)
+
+    def transfers(self) -> list[dict[str, Any]]:
+        """Those into the folder, newest first, as the API shows them."""
+        headers = {"Authorization": f"Bearer {self.said['token']}"}
+        answer = httpx.get(f"{self.said['url']}/transfers?limit=100", headers=headers, timeout=30).raise_for_status()
+        found: list[dict[str, Any]] = answer.json()["transfers"]
+        return [transfer for transfer in found if transfer["path"].startswith(f"{self.folder}/")]
+
+    def _request(self, request: Request) -> None:
+        if request.method == "PUT" and (part := _PART.search(request.url)):
+            self.begun.append(int(part[1]))
+
+    def _finished(self, request: Request) -> None:
+        if request.method == "PUT" and (part := _PART.search(request.url)):
+            self.taken.append(int(part[1]))
+
+    def _complain(self, text: str) -> None:
+        if not _ASKED_FOR.search(text):
+            self.troubles.append(text)
