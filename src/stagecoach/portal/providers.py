@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode, urlsplit
+from weakref import WeakValueDictionary
 
 import httpx
 
@@ -35,6 +36,8 @@ MAX_ANSWER_BYTES = 256 * 1024
 RENEW_EARLY_SECONDS = 60.0
 # Requests of one page come together, each with the old refresh token, which a provider may take once only.
 REMEMBER_RENEWED_SECONDS = 60.0
+# A provider that is down must not hold up each page of those whose tokens still hold.
+QUIET_SECONDS = 15.0
 _NO_ANSWER = (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, RecursionError)
 
 
@@ -65,7 +68,8 @@ class Providers:
         self._clock = clock
         self._transport = transport
         self._metadata: dict[str, tuple[float, dict[str, Any]]] = {}
-        self._renewing = asyncio.Lock()
+        self._renewing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._quiet_until: dict[str, float] = {}
         self._renewed: dict[str, tuple[float, Session]] = {}
 
     @property
@@ -109,12 +113,19 @@ class Providers:
         """With a fresh token where it was about to end; signed out where the provider no longer gives one."""
         if session.issuer is None or session.believed_until is None:
             return session
-        if session.believed_until - self._clock() > RENEW_EARLY_SECONDS:
+        now = self._clock()
+        if session.believed_until - now > RENEW_EARLY_SECONDS:
             return session
+        still_holds = session.believed_until > now
         if session.refresh_token is None or session.issuer not in self._issuers:
-            return session if session.believed_until > self._clock() else session.signed_out()
-        async with self._renewing:
-            return await self._renew(session, session.refresh_token)
+            return session if still_holds else session.signed_out()
+        if still_holds and now < self._quiet_until.get(session.issuer, 0.0):
+            return session
+        key = hashlib.sha256(session.refresh_token.encode()).hexdigest()
+        # One person's requests wait for each other, and for nobody else's.
+        lock = self._renewing.setdefault(key, asyncio.Lock())
+        async with lock:
+            return await self._renew(session, session.refresh_token, key)
 
     async def forget(self, session: Session) -> None:
         """Ends the log-in at the provider, where that can be done; it is forgotten here in any case."""
@@ -128,8 +139,8 @@ class Providers:
         except (ProviderTrouble, *_NO_ANSWER) as error:
             log.warning("%s was not told of a log-out: %s", session.issuer, type(error).__name__)
 
-    async def _renew(self, session: Session, refresh_token: str) -> Session:
-        key, now = hashlib.sha256(refresh_token.encode()).hexdigest(), self._clock()
+    async def _renew(self, session: Session, refresh_token: str, key: str) -> Session:
+        now = self._clock()
         self._renewed = {name: kept for name, kept in self._renewed.items() if now - kept[0] < REMEMBER_RENEWED_SECONDS}
         if key in self._renewed:
             found = self._renewed[key][1]
@@ -138,6 +149,7 @@ class Providers:
             tokens = await self._tokens(str(session.issuer), {"grant_type": "refresh_token", "refresh_token": refresh_token})
         except ProviderTrouble as error:
             log.info("a log-in was not renewed: %s", error)
+            self._quiet_until[str(session.issuer)] = now + QUIET_SECONDS
             # A provider that is down for a moment signs nobody out whose token still holds.
             return session if session.believed_until and session.believed_until > now else session.signed_out()
         fresh = self._session(str(session.issuer), {"refresh_token": refresh_token, **tokens})

@@ -32,6 +32,7 @@ class CodeProvider:
     grants: list[dict[str, str]] = field(default_factory=list)
     metadata_changes: dict[str, Any] = field(default_factory=dict)
     is_down: bool = False
+    requests: int = 0
     padding: str = ""
 
     def agree(self, url: str) -> dict[str, str]:
@@ -44,6 +45,7 @@ class CodeProvider:
         return {"code": "the-code", "state": asked["state"], "iss": ISSUER}
 
     def answer(self, request: httpx.Request) -> httpx.Response:
+        self.requests += 1
         if self.is_down:
             return httpx.Response(503)
         if request.url.path.endswith("/openid-configuration"):
@@ -159,8 +161,17 @@ async def test_a_provider_that_is_down_signs_nobody_out_whose_token_holds(
     provider.is_down = True
     world.clock.advance(280)
     issuer.time += 280
+    asked = provider.requests
+    for _ in range(3):
+        await browser.open("/portal/account")
+        assert browser.page.url.path == "/portal/account"
+    # And it is not asked again for each page.
+    assert provider.requests == asked + 1
+    provider.is_down = False
+    world.clock.advance(16)
+    issuer.time += 16
     await browser.open("/portal/account")
-    assert browser.page.url.path == "/portal/account"
+    assert [grant["grant_type"] for grant in provider.grants] == ["authorization_code", "refresh_token"]
 
 
 async def test_long_tokens_are_kept_in_several_cookies(browser: Browser, provider: CodeProvider) -> None:
