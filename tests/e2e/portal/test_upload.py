@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +116,21 @@ def test_folders_and_hostile_names(desk: Desk, tmp_path: Path) -> None:
     assert (desk.folder / single.name).read_text() == "hostile"
     assert (desk.folder / "empty.dat").stat().st_size == 0
     assert contents(top) == contents(desk.folder / "a folder")
+
+
+def test_the_transfers_page_is_live(desk: Desk, tmp_path: Path) -> None:
+    desk.show_folder()
+    desk.slow_down(6_000_000)
+    desk.drop(random_file(tmp_path / "watched.bin", 12 * PART_BYTES))
+    desk.send()
+    until(desk, lambda: len(desk.begun) > 0, "it has begun")
+    other = desk.open_page()
+    other.goto(f"{desk.said['url']}/portal/transfers")
+    other.locator("#transfers").get_by_role("link", name="watched.bin").click()
+    chart = other.locator("#rate-chart svg")
+    expect(chart).to_have_attribute("aria-label", re.compile(r"Rate over time\. Now .*/s"), timeout=60_000)
+    desk.expect_arrived()
+    expect(other.locator("#now .state.done")).to_be_visible(timeout=60_000)
 
 
 def test_urls_that_ended_are_signed_again(desk: Desk, tmp_path: Path) -> None:
