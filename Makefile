@@ -5,12 +5,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export S3 ?= rgw
 
-.PHONY: help demo portal test check conformance supply-chain vulnerabilities format openapi lock testbed-up testbed-down bench clean
+.PHONY: help demo portal test test-browser check conformance supply-chain vulnerabilities format openapi lock testbed-up testbed-down bench clean
 
 help:
 	@echo "make demo          everything on this machine, with a real upload and download (ONCE=1: then stop)"
 	@echo "make portal        the libraries of the portal's pages, from npm into the package (Node.js 18 or newer)"
 	@echo "make test          all tests, on a testbed with real Slurm, SSH, S3 and PostgreSQL (root, Debian)"
+	@echo "make test-browser  the portal's pages in Chromium (root, Debian, Node.js)"
 	@echo "make check         ruff, mypy, import-linter, licences and the unit tests"
 	@echo "make supply-chain  licences of all that the service installs (refused unless known to be fit) and its SBOM, in dist/"
 	@echo "make vulnerabilities  known ones of all that the service installs (asks PyPI)"
@@ -61,9 +62,13 @@ test: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory supply-chain
-	@VENV=$(abspath $(VENV)) deploy/testbed/install
-	@$(MAKE) --no-print-directory portal
 	@VENV=$(abspath $(VENV)) deploy/testbed/run-tests $(BIN)/python -m pytest tests -n 2 --dist loadscope --no-loadscope-reorder $(PYTEST_OPTIONS)
+
+# The portal's pages in a real browser, before a service of their own.
+test-browser: $(VENV)/.installed-dev
+	@VENV=$(abspath $(VENV)) STAGECOACH_REQUIRE_BROWSER=1 deploy/testbed/install
+	@$(MAKE) --no-print-directory portal
+	STAGECOACH_REQUIRE_BROWSER=1 $(BIN)/python -m pytest tests/e2e/portal tests/unit/portal $(PYTEST_OPTIONS)
 
 # Of what is locked for the service; what only tests and builds need is not shipped.
 LOCKED = $(shell sed -n 's/^\([A-Za-z0-9_.-]*\)==.*/\1/p' requirements.lock)

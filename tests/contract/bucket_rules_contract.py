@@ -11,7 +11,8 @@ from tests.contract.object_store_contract import MovableClock
 from stagecoach.object_stores.bucket_rules import ABORT_RULE_ID, CORS_RULE_ID, EXPIRE_RULE_ID
 from stagecoach.object_stores.s3 import S3Store
 from stagecoach.object_stores.s3_client import open_client
-from stagecoach.settings import BucketLifecycleSettings, S3Settings
+from stagecoach.settings import S3Settings
+from stagecoach.settings.s3 import BucketLifecycleSettings
 
 ORIGIN = "https://portal.example.org"
 FOREIGN_RULE = {

@@ -52,7 +52,7 @@ class Networks:
             assert done.returncode == 0, done.stderr
         missing = self.published().get("NODES_MISSING")
         if missing:
-            assert os.environ.get("STAGECOACH_REQUIRE_TESTBED") != "1", missing
+            assert os.environ.get("STAGECOACH_REQUIRE_NODES") != "1", missing
             pytest.skip(missing)
 
     def down(self) -> None:

@@ -60,7 +60,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as road:
 def networks() -> Iterator[Networks]:
     if os.geteuid() != 0 or shutil.which("ip") is None:
         reason = "node networks are made by root, with Debian's iproute2"
-        assert os.environ.get("STAGECOACH_REQUIRE_TESTBED") != "1", reason
+        assert os.environ.get("STAGECOACH_REQUIRE_NODES") != "1", reason
         pytest.skip(reason)
     with own_networks() as made:
         yield made
@@ -242,7 +242,7 @@ def test_without_the_device_the_testbed_says_so_or_fails_where_it_is_required(ne
         hide = 'mount -t tmpfs tmpfs /dev/net && exec "$0"'
         return subprocess.run(
             ["unshare", "--mount", "bash", "-c", hide, SCRIPTS / "nodes-up"],
-            env={**os.environ, **networks.variables, "STAGECOACH_REQUIRE_TESTBED": "", **variables},
+            env={**os.environ, **networks.variables, "STAGECOACH_REQUIRE_NODES": "", **variables},
             capture_output=True,
             text=True,
             timeout=60,
@@ -253,7 +253,7 @@ def test_without_the_device_the_testbed_says_so_or_fails_where_it_is_required(ne
         assert without.returncode == 0
         assert "without nodes: /dev/net/tun is missing" in without.stderr
         assert networks.published() == {"NODES_MISSING": "/dev/net/tun is missing"}
-        required = up(STAGECOACH_REQUIRE_TESTBED="1")
+        required = up(STAGECOACH_REQUIRE_NODES="1")
         assert required.returncode != 0
         assert "/dev/net/tun is missing" in required.stderr
     finally:
@@ -264,11 +264,11 @@ def test_without_the_device_the_testbed_says_so_or_fails_where_it_is_required(ne
 def test_the_testbeds_nodes_reach_its_service_and_its_store(node: str) -> None:
     if not ENVIRONMENT_FILE.exists():
         reason = f"no testbed: {ENVIRONMENT_FILE} is absent (make testbed-up)"
-        assert os.environ.get("STAGECOACH_REQUIRE_TESTBED") != "1", reason
+        assert os.environ.get("STAGECOACH_REQUIRE_NODES") != "1", reason
         pytest.skip(reason)
     testbed = dict(line.split("=", 1) for line in shlex.split(ENVIRONMENT_FILE.read_text(encoding="utf-8")))
     if testbed.get("NODES_MISSING"):
-        assert os.environ.get("STAGECOACH_REQUIRE_TESTBED") != "1", testbed["NODES_MISSING"]
+        assert os.environ.get("STAGECOACH_REQUIRE_NODES") != "1", testbed["NODES_MISSING"]
         pytest.skip(testbed["NODES_MISSING"])
     networks = Networks(Path(testbed["TESTBED_ROOT"]), {"TESTBED_ROOT": testbed["TESTBED_ROOT"], "VENV": sys.prefix})
 

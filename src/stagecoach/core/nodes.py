@@ -200,7 +200,8 @@ class Grant:
 
     def refusal(self, path: str, size_bytes: int) -> StagecoachError | None:
         """Why it does not cover these bytes at this (checked) path."""
-        if not is_inside(path, [self.folder]):
+        # Nothing takes the folder's own place: what its owner is given is below it.
+        if not is_inside(path, [self.folder]) or path == self.folder:
             return PathRefused(f"You may send below {self.folder} on this node, and nowhere else.", data={"roots": [self.folder]})
         if self.max_bytes is not None and self.used_bytes + size_bytes > self.max_bytes:
             left = max(0, self.max_bytes - self.used_bytes)

@@ -16,7 +16,7 @@ def _nodes_of_testbed(testbed: Testbed) -> None:
         "no node is registered" if not testbed.environment.get("NODE_A") else ""
     )
     if missing:
-        if os.environ.get("STAGECOACH_REQUIRE_TESTBED") == "1":
+        if os.environ.get("STAGECOACH_REQUIRE_NODES") == "1":
             pytest.fail(missing)
         pytest.skip(missing)
 

@@ -1,4 +1,4 @@
-"""A real Chromium before a ``stagecoach up``; or a reason to skip (a failure where STAGECOACH_REQUIRE_TESTBED=1)."""
+"""A real Chromium before a ``stagecoach up``; or a reason to skip (a failure where STAGECOACH_REQUIRE_BROWSER=1)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def browser_is_there() -> None:
     """Skips, or fails, before any service is started."""
     reason = _missing()
     if reason is not None:
-        if os.environ.get("STAGECOACH_REQUIRE_TESTBED") == "1":
+        if os.environ.get("STAGECOACH_REQUIRE_BROWSER") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
 

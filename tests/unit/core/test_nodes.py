@@ -114,7 +114,7 @@ def test_a_grant_that_is_not_live_covers_nothing(grant: Grant) -> None:
     [
         (a_grant(), "/anything/at all", 10**15, None),
         (a_grant(folder="/in"), "/in/x", 1, None),
-        (a_grant(folder="/in"), "/in", 1, None),
+        (a_grant(folder="/in"), "/in", 1, PathRefused),
         (a_grant(folder="/in"), "/inside/x", 1, PathRefused),
         (a_grant(folder="/in"), "/x", 1, PathRefused),
         (a_grant(max_bytes=10, used_bytes=6), "/x", 4, None),

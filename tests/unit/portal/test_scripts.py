@@ -17,7 +17,7 @@ def test_script(name: str) -> None:
     node = shutil.which("node")
     if node is None:
         reason = "Node.js is missing: apt-get install --no-install-recommends nodejs"
-        if os.environ.get("STAGECOACH_REQUIRE_TESTBED") == "1":
+        if os.environ.get("STAGECOACH_REQUIRE_BROWSER") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
     ran = subprocess.run([node, "--test", HERE / name], capture_output=True, text=True, timeout=120, check=False)
