@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, and_, func, insert, not_, or_, select, update
+from sqlalchemy import Row, and_, delete, func, insert, not_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from stagecoach.core.errors import Conflict, LimitReached, NodeNotFound
@@ -19,6 +19,7 @@ from stagecoach.core.nodes import (
     NodeCommand,
     node_not_found,
 )
+from stagecoach.core.transfer import State
 from stagecoach.database.engine import reading, writing
 from stagecoach.database.node_tables import HAS_ENDED, IS_WITH_AGENT, node_commands, nodes
 from stagecoach.database.nodes import node_of
@@ -195,6 +196,13 @@ class NodeCommands:
                     found |= set((await connection.scalars(query)).all())
         return found
 
+    async def forget_ended(self, before: datetime, limit: int) -> int:
+        """Remove at most ``limit`` that ended ``before``. Returns how many."""
+        old = select(_rows.id).where(HAS_ENDED, _rows.ended_at < before).order_by(_rows.id).limit(limit)
+        async with writing(self._engine) as connection:
+            gone = delete(node_commands).where(_rows.id.in_(old.scalar_subquery()))
+            return (await connection.execute(gone)).rowcount
+
 
 async def locked_node(connection: AsyncConnection, node_id: str) -> Node | None:
     """The node, whose queue nobody else changes until the transaction's end. On SQLite a writer is alone anyway."""
@@ -236,7 +244,8 @@ async def _for_agent(connection: AsyncConnection, node_id: str, command_id: str,
 
 
 async def _wake_transfer(connection: AsyncConnection, command: NodeCommand, now: datetime) -> None:
-    """A worker looks at its transfer at once."""
+    """A worker looks at its transfer at once; one that is being cancelled is looked at by the request that cancels it."""
     if command.transfer_id is not None:
-        asleep = (transfers.c.id == command.transfer_id, transfers.c.next_check_at > now)
+        is_cancelled = transfers.c.state == State.CANCELLING.value
+        asleep = (transfers.c.id == command.transfer_id, transfers.c.next_check_at > now, not_(is_cancelled))
         await connection.execute(update(transfers).where(*asleep).values(next_check_at=now))

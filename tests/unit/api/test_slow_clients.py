@@ -10,6 +10,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from tests.e2e.own_service import free_port
+from tests.fakes.node_agent import NodeAgent
 from tests.fakes.world import World
 from tests.unit.api.answers import problem
 from tests.unit.api.conftest import Issuer
@@ -216,3 +217,39 @@ async def test_only_pages_of_the_named_origins_may_call(bounded: FastAPI, issuer
                 assert "access-control-allow-credentials" not in answer.headers
     answer = await alice.options("/transfers", headers={"Origin": "https://portal.example.org", **ask})
     problem(answer, 405, "method_not_allowed")
+
+
+async def test_an_agent_waits_longer_than_any_head_or_body_may_take(
+    listening: int, world: World, alice: httpx.AsyncClient
+) -> None:
+    token = (await alice.post("/nodes", json={"name": "archive"})).json()["enrolmentToken"]
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{listening}", timeout=30) as client:
+        agent = NodeAgent(client)
+        await agent.enrol(token)
+        begun = asyncio.get_running_loop().time()
+        assert (await agent.poll(wait_seconds=2))["commands"] == []
+        assert asyncio.get_running_loop().time() - begun > 2 * BODY_SECONDS
+        asking = asyncio.create_task(agent.poll(wait_seconds=30))
+        await asyncio.sleep(2 * HEAD_SECONDS)
+        node = (await alice.get("/nodes")).json()["nodes"][0]
+        await alice.post(f"/nodes/{node['id']}/commands", json={"kind": "check_network"})
+        assert len((await asyncio.wait_for(asking, 5))["commands"]) == 1
+
+
+async def test_a_server_that_stops_answers_the_agents_that_wait(
+    bounded: FastAPI, server_settings: ServerSettings, alice: httpx.AsyncClient
+) -> None:
+    server = WebServer(bounded, server_settings)
+    server.config.lifespan = "off"
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    token = (await alice.post("/nodes", json={"name": "archive"})).json()["enrolmentToken"]
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server_settings.port}", timeout=30) as client:
+        agent = NodeAgent(client)
+        await agent.enrol(token)
+        asking = asyncio.create_task(agent.poll(wait_seconds=30))
+        await asyncio.sleep(0.3)
+        server.should_exit = True
+        assert (await asyncio.wait_for(asking, 5))["commands"] == []
+        await asyncio.wait_for(serving, 10)
