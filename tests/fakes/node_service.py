@@ -80,6 +80,7 @@ class NodeService:
             until(lambda: server.started)
             yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
         finally:
+            self.is_away = True  # whoever waits for an answer gets one
             server.should_exit = True
             thread.join(20)
 

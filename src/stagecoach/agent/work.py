@@ -77,6 +77,8 @@ class Workshop:
 
     def acknowledge(self, command_id: str) -> None:
         """The service knows how it ended. Raises OSError."""
+        if self._journal.get(command_id) is None:
+            return
         entry = self._journal.change(command_id, state=CommandState.ACKNOWLEDGED)
         is_done = entry.ending is not None and entry.ending.code is None
         if is_done and entry.transfer_id is not None and not self._is_wanted(entry.transfer_id):
@@ -157,6 +159,8 @@ class Workshop:
         await self._note_ending(entry.id, ending)
 
     async def _note_ending(self, command_id: str, ending: Ending) -> None:
+        if self._journal.get(command_id) is None:
+            return  # forgotten meanwhile
         _log.info("Command %s ended: %s %s", command_id, ending.code or "done.", ending.message)
         while True:
             try:
@@ -169,9 +173,13 @@ class Workshop:
 
     async def _drop(self, command_id: str) -> None:
         entry = self._journal.get(command_id)
-        if entry is not None:
+        if entry is None:
+            return
+        try:
             self._journal.forget(command_id)
-            await self._discard_of(entry)
+        except OSError as error:
+            _log.error("Command %s cannot be forgotten (%s).", command_id, error.strerror)
+        await self._discard_of(entry)
 
     async def _discard_of(self, entry: Entry) -> None:
         if entry.transfer_id is not None and not self._is_wanted(entry.transfer_id, but=entry.id):

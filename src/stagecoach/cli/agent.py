@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import signal
@@ -104,6 +105,8 @@ def run(
                     " (stagecoach agent enrol), or give STAGECOACH_ENROLMENT_TOKEN."
                 )
             start_logging([enrolment.credential, token or ""])
+            if os.geteuid() == 0:
+                logging.warning("The agent runs as root, and so does all that is sent here: give it a user of its own.")
             asyncio.run(_run(directory, enrolment))
     except (StagecoachError, OSError) as error:
         _end(False, error)

@@ -99,6 +99,7 @@ FILES_OPEN = 16
 NOTES_NAME = "directories"
 
 MAY_RUN_AGAIN = ("interrupted", "another_mover", "store_unreachable")
+GOES_ON_LATER = (*MAY_RUN_AGAIN, "ticket_expired")  # with another ticket
 SUCCESS_PHRASES = {
     "fetch": "File was successfully moved",
     "put": "File was successfully moved: multipart file upload successfully completed",
@@ -3074,7 +3075,7 @@ class Leg:
         try:
             self.run()
         except Failed as failure:
-            resumable = failure.code in MAY_RUN_AGAIN
+            resumable = failure.code in GOES_ON_LATER
             if resumable and self.state.directory is not None:
                 with contextlib.suppress(Failed):
                     self.save_journal()

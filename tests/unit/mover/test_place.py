@@ -114,6 +114,18 @@ def test_an_interrupted_measured_put_goes_on_and_sends_no_part_twice(store: Faul
     assert store.objects["object"] == some_bytes(6 * PART)
 
 
+def test_a_fetch_whose_ticket_has_expired_goes_on_with_the_next_one(store: FaultyStore, place: Path) -> None:
+    store.keep("object", some_bytes(6 * PART))
+    store.fail("GET", "expire", 6)
+    first = fetched(store, place, b"/run/data", 6 * PART, concurrency=1)
+    assert first["code"] == "ticket_expired"
+    assert hidden_files(place / "run") == [".stagecoach-t1.part"]
+    second = fetched(store, place, b"/run/data", 6 * PART)
+    assert second["ok"], second
+    assert (second["bytes_moved"], second["bytes_resumed"]) == (PART, 5 * PART)
+    assert (place / "run" / "data").read_bytes() == some_bytes(6 * PART)
+
+
 @pytest.mark.parametrize("size", [6 * PART, 7 * PART], ids=["same size", "another size"])
 def test_a_measured_file_that_changed_between_two_runs_is_noticed(rgw: FaultyStore, place: Path, size: int) -> None:
     (place / "data").write_bytes(some_bytes(6 * PART))
