@@ -8,11 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_PART = "16Mi"
+# So long a receiver may believe what it has read of a directory, digests of the files in it included.
+RECEIVER_BELIEVES_SECONDS = 1
+_PART_BYTES = 16 * 2**20
 _PARTS_AT_ONCE = 4
-_FILES_AT_ONCE = 4
-# Memory there: parts that overtake others wait in it. Here: parts at once, of files at once, 16 MiB each.
-_LOW_LEVEL_TRIES = 3
+# Parts are held in memory at both ends, so few files that have several; small ones cost round trips, so many of those.
+_LARGE_FILES_AT_ONCE = 4
+_SMALL_FILES_AT_ONCE = 16
+# A part of a large file is tried again by rclone itself, or the whole file would begin anew; of small ones each attempt
+# sends what is missing. All tries of one job wait for one another, so that hundreds of files would fail slowly.
+_TRIES_OF_A_PART = 3
+_TRIES_OF_A_FILE = 1
 _CONNECT_SECONDS = 15
 _LEAST_PATIENCE_SECONDS = 60.0
 # The receiver reads a file again for its digest before it answers; slower disks than this are not expected.
@@ -42,8 +48,8 @@ class Destination:
             "endpoint": self.endpoint,
             "access_key_id": self.access_key_id,
             "secret_access_key": self.secret_access_key,
-            "chunk_size": _PART,
-            "upload_cutoff": _PART,
+            "chunk_size": f"{_PART_BYTES}B",
+            "upload_cutoff": f"{_PART_BYTES}B",
             "upload_concurrency": str(_PARTS_AT_ONCE),
             "no_check_bucket": "true",
             "_root": "/".join(part for part in (self.bucket, self.folder) if part) + "/",
@@ -71,34 +77,33 @@ class Limits:
         return _LEAST_PATIENCE_SECONDS + largest_bytes / _SLOWEST_DIGEST_BYTES_PER_SECOND
 
 
-def settings_for(destination: Destination, limits: Limits, largest_bytes: int) -> dict[str, object]:
+def settings_for(destination: Destination, limits: Limits, *, largest_bytes: int, one_file: bool) -> dict[str, object]:
     """``_config`` of one job."""
+    small = largest_bytes <= _PART_BYTES
+    files_at_once = 1 if one_file else _SMALL_FILES_AT_ONCE if small else _LARGE_FILES_AT_ONCE
     config: dict[str, object] = {
         "CaCert": [str(destination.certificate_file)],
-        "LowLevelRetries": _LOW_LEVEL_TRIES,
+        "LowLevelRetries": _TRIES_OF_A_FILE if small else _TRIES_OF_A_PART,
         "ConnectTimeout": f"{_CONNECT_SECONDS}s",
         "Timeout": f"{max(1, round(limits.patience_for(largest_bytes)))}s",
         "CheckSum": True,
-        "Transfers": _FILES_AT_ONCE,
-        "Checkers": _FILES_AT_ONCE * 2,
+        "Transfers": files_at_once,
+        "Checkers": files_at_once,
     }
     if limits.rate_bytes_per_second is not None:
         # rclone knows a cap for each file only (its BwLimit has no effect on one job), so the files share it.
-        config["BwLimitFile"] = f"{max(1, limits.rate_bytes_per_second // _FILES_AT_ONCE)}B"
+        config["BwLimitFile"] = f"{max(1, limits.rate_bytes_per_second // files_at_once)}B"
     return config
 
 
 def file_copy(source: Path, destination: Destination, name: str, config: Mapping[str, object]) -> tuple[str, dict[str, Any]]:
-    """Method and parameters. One file has the whole rate."""
-    own = dict(config)
-    if "BwLimitFile" in own:
-        own["BwLimitFile"] = f"{int(str(own['BwLimitFile']).removesuffix('B')) * _FILES_AT_ONCE}B"
+    """Method and parameters."""
     return "operations/copyfile", {
         "srcFs": str(source.parent),
         "srcRemote": source.name,
         "dstFs": destination.remote(),
         "dstRemote": name,
-        "_config": own,
+        "_config": dict(config),
     }
 
 

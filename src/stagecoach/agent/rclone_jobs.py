@@ -16,7 +16,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from stagecoach.agent.rclone_calls import Destination, Limits, comparison, directory_copy, file_copy, settings_for
+from stagecoach.agent.rclone_calls import (
+    RECEIVER_BELIEVES_SECONDS,
+    Destination,
+    Limits,
+    comparison,
+    directory_copy,
+    file_copy,
+    settings_for,
+)
 from stagecoach.agent.rclone_progress import Progress, movement_of, progress_of
 from stagecoach.agent.rclone_words import Trouble, meaning_of
 from stagecoach.agent.source_survey import Survey, survey_source
@@ -129,7 +137,9 @@ class Copy:
     async def _attempt(self, attempt: int, survey: Survey, told: Callable[[Progress], None]) -> Trouble | None:
         if self._stop_asked.is_set():
             return _STOPPED
-        config = settings_for(self._destination, self._limits, survey.largest_bytes)
+        config = settings_for(
+            self._destination, self._limits, largest_bytes=survey.largest_bytes, one_file=self._name is not None
+        )
         if self._name is None:
             method, parameters = directory_copy(self._source, self._destination, config)
         else:
@@ -218,8 +228,10 @@ class RcloneJobs:
         Raises RcloneUnavailable, and CommandFailed when either end cannot be read.
         """
         survey = await asyncio.to_thread(survey_source, source)
-        config = settings_for(destination, limits or Limits(), survey.largest_bytes)
+        config = settings_for(destination, limits or Limits(), largest_bytes=survey.largest_bytes, one_file=survey.one_file)
         place, name = (source.parent, source.name) if survey.one_file else (source, None)
+        # What was written or changed just now it would not look at again.
+        await asyncio.sleep(RECEIVER_BELIEVES_SECONDS * 1.1)
         method, parameters = comparison(place, destination, config, name=name)
         job = await _begin(self._rclone, method, parameters)
         try:

@@ -24,7 +24,7 @@ import httpx
 
 from stagecoach.agent.bound_process import BoundProcess
 from stagecoach.agent.rclone_gate import require_allowed, secrets_in
-from stagecoach.agent.rclone_program import find_rclone, rclone_environment
+from stagecoach.agent.rclone_program import rclone_environment, usable_rclone
 from stagecoach.core.errors import CommandFailed, RcloneUnavailable
 from stagecoach.core.redaction import Redaction
 
@@ -74,7 +74,7 @@ class RcloneProcess:
         return self._process.pid if self._process is not None else None
 
     async def start(self) -> None:
-        """Returns when it answers. Raises SettingsError without rclone, RcloneUnavailable when it does not start."""
+        """Returns when it answers. Raises SettingsError without a usable rclone, RcloneUnavailable when it does not start."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         await self._spawn()
         self._guard = asyncio.create_task(self._keep_alive(), name="guard of rclone")
@@ -135,7 +135,7 @@ class RcloneProcess:
         return self._redaction.redacted(text)[:_MAX_SHOWN_CHARACTERS]
 
     async def _spawn(self) -> None:
-        binary, password = find_rclone(), secrets.token_urlsafe(32)
+        binary, password = await usable_rclone(), secrets.token_urlsafe(32)
         self.keep_secret(password)
         self._starts.append(self._clock())
         process = BoundProcess("rclone", redacted=self.redacted, log=log)

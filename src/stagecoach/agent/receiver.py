@@ -22,7 +22,8 @@ from typing import Self
 
 from stagecoach.agent import receiver_answer
 from stagecoach.agent.bound_process import BoundProcess
-from stagecoach.agent.rclone_program import find_rclone, rclone_environment
+from stagecoach.agent.rclone_calls import RECEIVER_BELIEVES_SECONDS
+from stagecoach.agent.rclone_program import rclone_environment, usable_rclone
 from stagecoach.agent.receiver_certificate import ReceiverCertificate, receiver_certificate
 from stagecoach.agent.receiver_folders import FoldersNote, remove_leftovers, require_folder
 from stagecoach.agent.receiver_keys import KeyDesk, ReceiverKey, new_key
@@ -43,13 +44,16 @@ _GRACE_SECONDS = 0.5
 # rclone splits the command at its spaces and knows no quotes, so both names are links in the working directory.
 _PYTHON, _ANSWER = "python", "receiver_answer.py"
 _FLAGS = (
-    # A file that was removed on the disk must not be taken for there: what is known of a directory lasts no longer than
-    # this. Not 0s: rclone's timers would then run without a pause, on a whole core.
-    *("--dir-cache-time", "1ms"),
+    # A file that was removed on the disk must not be taken for there for longer than this. Not 0s: rclone's timers would
+    # run without a pause, on a whole core; nor much less than 1s: it would read a directory again for each file that
+    # arrives in it, and 1,500 small files would take 23 s of a core instead of 2.
+    *("--dir-cache-time", f"{RECEIVER_BELIEVES_SECONDS}s"),
     # Digests are those of the bytes on the disk, read for each answer, not what a sender said.
     *("--etag-hash", "MD5"),
     *("--min-tls-version", "tls1.2"),
     *("--auth-proxy", f"./{_PYTHON} -I -S ./{_ANSWER}"),
+    # It may have to read a file of terabytes for its digest before it answers.
+    *("--server-write-timeout", "24h"),
     # A folder stays when the last file in it is removed.
     "--no-cleanup",
     *("--stats", "0"),
@@ -161,8 +165,11 @@ class Receiver:
 
     async def close_key(self, access_key_id: str, *, at_once: bool = True) -> None:
         """Nobody is let in with it any more: at once, or, where its holder has done what he wanted, within five minutes."""
+        believing = self._process
         if self._desk.close(access_key_id) and at_once:
             async with self._one_at_a_time:
+                if believing is None or self._process is not believing:
+                    return  # it has ended by itself meanwhile, and its successor believes nothing
                 # Asked politely, it would let an upload with the closed key go on for seconds.
                 await self._end(grace_seconds=0.0)
                 await self._clean()
@@ -171,7 +178,7 @@ class Receiver:
     async def _spawn(self) -> None:
         process = BoundProcess("receiver", redacted=self._redacted, log=log, heard=self._hear)
         self._desk.forget_answers()
-        command = [find_rclone(), "serve", "s3", "--addr", f"{self._host}:{self._port}"]
+        command = [await usable_rclone(), "serve", "s3", "--addr", f"{self._host}:{self._port}"]
         port = await process.start(
             [*command, "--cert", str(self.certificate.certificate_file), "--key", str(self.certificate.key_file), *_FLAGS],
             environment=rclone_environment(os.environ, self._directory),

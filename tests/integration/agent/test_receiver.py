@@ -195,3 +195,15 @@ async def test_a_full_disk_fails_the_sender_leaves_nothing_and_is_told_to_the_ow
     assert "full" in sentence
     await road.receiver.stop()
     assert len(road.receiver.health()) == 2
+
+
+async def test_an_rclone_that_would_let_everybody_in_is_not_used(
+    tmp_path: Path, receive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "rclone"
+    old.write_text("#!/bin/sh\necho 'rclone v1.70.3'\n")
+    old.chmod(0o755)
+    monkeypatch.setattr("stagecoach.agent.rclone_program.find_rclone", lambda: str(old))
+    receiver = Receiver(tmp_path / "state", receive_directory=receive, host=HOST, port=0, names=[HOST])
+    with pytest.raises(SettingsError, match=r"1\.75\.2 or newer.*v1\.70\.3"):
+        await receiver.start()

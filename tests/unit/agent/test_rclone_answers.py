@@ -75,7 +75,7 @@ def test_a_sentence_has_a_cause_and_says_whether_trying_again_helps(sentence: st
 
 
 def test_what_the_jobs_ask_passes_the_gate(tmp_path: Path) -> None:
-    config = settings_for(TO, Limits(rate_bytes_per_second=1000), 10)
+    config = settings_for(TO, Limits(rate_bytes_per_second=1000), largest_bytes=10, one_file=False)
     for method, parameters in (
         file_copy(tmp_path / "a", TO, "b", config),
         directory_copy(tmp_path, TO, config),
@@ -90,12 +90,14 @@ def test_trap_2_the_place_to_write_to_ends_in_a_slash() -> None:
     assert TO.remote()["_root"] == "data/run/1/"
 
 
-def test_a_rate_is_shared_by_files_at_once_and_whole_for_one() -> None:
-    config = settings_for(TO, Limits(rate_bytes_per_second=4000), 0)
-    assert config["Transfers"] == 4
-    assert config["BwLimitFile"] == "1000B"
-    assert file_copy(Path("/a/b"), TO, "b", config)[1]["_config"]["BwLimitFile"] == "4000B"
-    assert "BwLimitFile" not in settings_for(TO, Limits(), 0)
+@pytest.mark.parametrize(
+    ("largest_bytes", "one_file", "at_once", "rate"),
+    [(16 * 2**20, False, 16, "250B"), (2**30, False, 4, "1000B"), (2**40, True, 1, "4000B"), (0, True, 1, "4000B")],
+)
+def test_files_at_once_share_the_rate(largest_bytes: int, one_file: bool, at_once: int, rate: str) -> None:
+    config = settings_for(TO, Limits(rate_bytes_per_second=4000), largest_bytes=largest_bytes, one_file=one_file)
+    assert (config["Transfers"], config["BwLimitFile"]) == (at_once, rate)
+    assert "BwLimitFile" not in settings_for(TO, Limits(), largest_bytes=largest_bytes, one_file=one_file)
 
 
 def test_patience_grows_with_the_file_that_the_receiver_reads_again() -> None:
