@@ -10,12 +10,13 @@ import typer
 
 from stagecoach.wire.transfers import TransferView
 
-_REMOTE = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*):(/.*)", re.DOTALL)
+# A node's name is any text without control characters; the first colon before a slash ends it.
+_REMOTE = re.compile(r"(node:[^/\x00-\x20\x7f][^\x00-\x1f\x7f]*?|[A-Za-z0-9][A-Za-z0-9_.-]*):(/.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Remote:
-    """``SYSTEM:/path``."""
+    """``SYSTEM:/path``; a node's system is ``node:NAME`` or ``node:ID``."""
 
     system: str
     path: str
