@@ -13,6 +13,7 @@ from stagecoach.core.names import is_transfer_id
 from stagecoach.core.nodes import SYSTEM_PREFIX
 from stagecoach.wire.nodes import (
     CommandPage,
+    CommandView,
     GrantList,
     GrantView,
     HeldGrantList,
@@ -22,6 +23,9 @@ from stagecoach.wire.nodes import (
     NodeView,
     RegisteredNodeAnswer,
 )
+
+CHECK_WAIT_SECONDS = 300.0
+CHECK_LOOK_SECONDS = 1.0
 
 
 class NodeQuestions:
@@ -88,6 +92,22 @@ class NodeQuestions:
         return CommandPage.model_validate(
             await self._asking.ask("GET", _route(node_id, "commands"), params=asked | ({"after": after} if after else {}))
         )
+
+    async def node_command(self, node_id: str, command_id: str) -> CommandView:
+        """One of a node's; ``result`` is what a network check found."""
+        return CommandView.model_validate(await self._asking.ask("GET", _route(node_id, "commands", command_id)))
+
+    async def check_network(self, node_id: str, *, wait_seconds: float = CHECK_WAIT_SECONDS) -> CommandView:
+        """Have a node look at its ways to the service and the store; as the command stands when it has ended, or after
+        ``wait_seconds``: a node that is away, or busy with what came before, is waited for no longer."""
+        command = CommandView.model_validate(
+            await self._asking.once("POST", _route(node_id, "commands"), json={"kind": "check_network"})
+        )
+        deadline = self._asking.clock.monotonic() + wait_seconds
+        while command.ended_at is None and self._asking.clock.monotonic() < deadline:
+            await self._asking.clock.sleep(CHECK_LOOK_SECONDS)
+            command = await self.node_command(node_id, command.id)
+        return command
 
     async def order_node_commands(self, node_id: str, command_ids: Sequence[str]) -> None:
         """Commands that wait take each other's places, so that they come in this order."""

@@ -7,9 +7,10 @@ from collections.abc import Coroutine, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
-from stagecoach.client.nodes import NodeQuestions
+from stagecoach.client.nodes import CHECK_WAIT_SECONDS, NodeQuestions
 from stagecoach.wire.nodes import (
     CommandPage,
+    CommandView,
     GrantList,
     GrantView,
     HeldGrantList,
@@ -65,6 +66,14 @@ class SyncNodeQuestions(ABC):
     ) -> CommandPage:
         """The last of its queue first, then what has ended."""
         return self._run(self._client.node_commands(node_id, states=states, limit=limit, after=after))
+
+    def node_command(self, node_id: str, command_id: str) -> CommandView:
+        """One of a node's."""
+        return self._run(self._client.node_command(node_id, command_id))
+
+    def check_network(self, node_id: str, *, wait_seconds: float = CHECK_WAIT_SECONDS) -> CommandView:
+        """Have a node look at its ways to the service and the store, and wait for what it finds."""
+        return self._run(self._client.check_network(node_id, wait_seconds=wait_seconds))
 
     def order_node_commands(self, node_id: str, command_ids: Sequence[str]) -> None:
         """Commands that wait come in this order."""

@@ -293,6 +293,7 @@ def test_help_and_documentation_name_every_exit_code_and_command(stagecoach: Run
         "nodes rename",
         "nodes revoke",
         "nodes commands",
+        "nodes check",
         "nodes grants list",
         "nodes grants add",
         "nodes grants revoke",

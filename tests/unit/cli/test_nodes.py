@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.cli.conftest import Run
@@ -15,6 +16,7 @@ from tests.unit.client.fake_nodes import (
     INVITATION_TOKEN,
     OTHER_SCOPE,
     SCOPE,
+    command,
     held,
 )
 from tests.unit.client.fake_service import FakeService
@@ -141,3 +143,56 @@ def test_cp_to_a_node_that_nobody_knows_begins_nothing(stagecoach: Run, service:
     refused = stagecoach("cp", str(tmp_path / "a.bin"), "node:nonsense:/in/")
     assert refused.exit_code == 4
     assert service.asked == ["GET /nodes", "GET /grants"]
+
+
+def way(*verdicts: tuple[str, str]) -> dict[str, Any]:
+    found = [{"code": "x", "level": level, "words": words} for level, words in verdicts]
+    return {"host": "store.example.org", "port": 443, "reachable": True, "verdicts": found}
+
+
+def checked(state: str = "done", **ways: dict[str, Any]) -> dict[str, Any]:
+    return command(state, endedAt="2030-01-01T00:00:00Z", result={"ways": ways, "free_bytes": {"receive": 1024, "send": None}})
+
+
+def test_check_waits_for_the_node_and_says_what_it_found(stagecoach: Run, service: FakeService) -> None:
+    good = checked(service=way(("advice", "Raise it."), ("good", "It is reached.")), store=way(("advice", "Raise it.")))
+    service.nodes.commands = [command("pending"), command("running"), good]
+    done = stagecoach("nodes", "check", "archive")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines() == [
+        "service  store.example.org port 443",
+        "  ✓ It is reached.",
+        "  · Raise it.",
+        "store  store.example.org port 443",
+        "receive  1.0 KiB free",
+        "send  free space not known",
+    ]
+    assert service.nodes.told == (f"POST /nodes/{ARCHIVE}/commands", {"kind": "check_network"})
+
+
+def test_check_fails_where_something_does_not_work(stagecoach: Run, service: FakeService) -> None:
+    bad = checked(
+        service=way(("good", "It is reached.")), store=way(("failure", "Nobody\x1b[2J answers."), ("advice", "Raise it."))
+    )
+    service.nodes.commands = [bad]
+    for arguments in (("nodes", "check", "archive"), ("nodes", "check", "archive", "--json")):
+        assert stagecoach(*arguments).exit_code == 1
+    assert "✗ Nobody\\x1b[2J answers." in stagecoach("nodes", "check", "archive").stdout
+    service.nodes.commands = [command("failed", endedAt="2030-01-01T00:00:00Z", message="This agent does not know it.")]
+    refused = stagecoach("nodes", "check", "archive")
+    assert (refused.exit_code, refused.stderr) == (1, "This agent does not know it.\n")
+
+
+def test_check_does_not_wait_for_ever(stagecoach: Run, service: FakeService) -> None:
+    service.nodes.own[0]["state"] = "offline"
+    service.nodes.commands = [command("pending")]
+    waited = stagecoach("nodes", "check", "archive", "--wait", "5")
+    assert waited.exit_code == 75
+    assert "archive is offline; waiting for it." in waited.stderr
+    assert "The check is pending" in waited.stderr
+
+
+@pytest.mark.parametrize("result", [None, {}, {"ways": 3}, {"ways": {"store": [1]}}, {"ways": {"store": {"verdicts": [7]}}}])
+def test_check_believes_no_shape_of_what_an_agent_says(stagecoach: Run, service: FakeService, result: Any) -> None:
+    service.nodes.commands = [command(endedAt="2030-01-01T00:00:00Z", result=result)]
+    assert stagecoach("nodes", "check", "archive").exit_code == 1

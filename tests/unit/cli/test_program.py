@@ -34,7 +34,7 @@ def test_help_shows_what_moves_files_and_what_runs_the_service() -> None:
 
 
 WITH_JSON = [["login"], ["cp"], ["ls"], *(["transfers", verb] for verb in ("list", "show", "resume")), ["agent", "enrol"]]
-WITH_JSON += [["nodes", verb] for verb in ("list", "register", "show", "rename", "revoke", "commands", "invite")]
+WITH_JSON += [["nodes", verb] for verb in ("list", "register", "show", "rename", "revoke", "commands", "check", "invite")]
 WITH_JSON += [*(["nodes", "grants", verb] for verb in ("list", "add", "revoke")), ["invitations", "redeem"]]
 
 

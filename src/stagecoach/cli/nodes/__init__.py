@@ -8,6 +8,7 @@ import typer
 
 from stagecoach.cli.nodes import grants
 from stagecoach.cli.nodes.change import rename, revoke
+from stagecoach.cli.nodes.check import check
 from stagecoach.cli.nodes.commands import commands
 from stagecoach.cli.nodes.invitations import invite, redeem
 from stagecoach.cli.nodes.listing import listing
@@ -25,6 +26,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "rename": rename,
     "revoke": revoke,
     "commands": commands,
+    "check": check,
     "invite": invite,
 }
 for name, verb in VERBS.items():
