@@ -29,11 +29,12 @@ class CommandState(StrEnum):
 
 @dataclass(frozen=True)
 class Ending:
-    """``code`` is None after a good end."""
+    """``code`` is None after a good end; ``result`` is what a check found, ready for JSON."""
 
     exit_code: int
     code: str | None
     message: str
+    result: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

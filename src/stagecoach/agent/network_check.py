@@ -11,6 +11,7 @@ import http.client
 import os
 import secrets
 import shutil
+import socket
 import ssl
 import statistics
 import time
@@ -83,20 +84,20 @@ class _Check:
         addresses = resolve(self._to.host, self._to.port, self._bounds.timeout_seconds)
         self._report.dns_seconds = time.perf_counter() - began
         self._report.addresses = sorted({str(address[0]) for _, address in addresses})
-        secured = self._connect(addresses)
-        with talking(secured, self._to) as client:
+        connection = self._connect(addresses)
+        with talking(connection, self._to) as client:
             self._first_request(client)
             self._round_trips(client)
             try:
                 if self._to.access_key_id is not None and self._bounds.probe_bytes:
                     self._probe(client)
             finally:
-                if (counted := tcp_facts(secured)) is not None:
+                if (counted := tcp_facts(connection)) is not None:
                     self._report.path_mtu_bytes = counted.path_mtu_bytes
                     self._report.retransmitted_segments = counted.retransmitted_segments
                     self._report.sent_segments = counted.sent_segments
 
-    def _connect(self, addresses: list[tuple[int, tuple[str | int, ...]]]) -> ssl.SSLSocket:
+    def _connect(self, addresses: list[tuple[int, tuple[str | int, ...]]]) -> socket.socket:
         """To the first address that answers; some more connections to it, for their times."""
         failed: ProbeFailed | None = None
         for family, address in addresses:
@@ -107,21 +108,26 @@ class _Check:
                 failed = failure
                 continue
             self._report.connect_seconds.append(time.perf_counter() - began)
-            began = time.perf_counter()
-            secured, shown = handshake(connection, self._to)
-            self._report.handshake_seconds = time.perf_counter() - began
-            self._report.tls_version = secured.version()
-            self._report.certificate_sha256 = hashlib.sha256(shown).hexdigest()
-            if self._to.certificate_sha256 is not None:
-                try:
-                    require_name(connect(family, address, self._bounds.timeout_seconds), self._to, shown)
-                except ProbeFailed:
-                    secured.close()
-                    raise
+            if self._to.uses_tls:
+                connection = self._handshake(connection, family, address)
             for _ in range(self._bounds.connects - 1):
                 self._time_connect(family, address)
-            return secured
+            return connection
         raise failed or ProbeFailed("dns", "dns_failed", "it has no address")
+
+    def _handshake(self, connection: socket.socket, family: int, address: tuple[str | int, ...]) -> ssl.SSLSocket:
+        began = time.perf_counter()
+        secured, shown = handshake(connection, self._to)
+        self._report.handshake_seconds = time.perf_counter() - began
+        self._report.tls_version = secured.version()
+        self._report.certificate_sha256 = hashlib.sha256(shown).hexdigest()
+        if self._to.certificate_sha256 is not None:
+            try:
+                require_name(connect(family, address, self._bounds.timeout_seconds), self._to, shown)
+            except ProbeFailed:
+                secured.close()
+                raise
+        return secured
 
     def _time_connect(self, family: int, address: tuple[str | int, ...]) -> None:
         began = time.perf_counter()
@@ -151,6 +157,8 @@ class _Check:
     def _round_trips(self, client: http.client.HTTPConnection) -> None:
         times = []
         for _ in range(self._bounds.round_trips):
+            if client.sock is None:
+                break  # the other end answers one request a connection
             began = time.perf_counter()
             self._ask(client, "HEAD", "request")
             times.append(time.perf_counter() - began)

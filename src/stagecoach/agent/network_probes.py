@@ -38,9 +38,9 @@ class ProbeFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """What is checked: an address with TLS; with ``certificate_sha256`` (64 hexadecimal digits) it must show that very
-    certificate, without it one that the machine's authorities vouch for. With a key requests are signed, and speed is
-    probed in ``bucket``."""
+    """What is checked: an address, with TLS unless it is said otherwise; with ``certificate_sha256`` (64 hexadecimal digits)
+    it must show that very certificate, without it one that the machine's authorities vouch for. With a key requests are
+    signed, and speed is probed in ``bucket``."""
 
     host: str
     port: int
@@ -48,12 +48,13 @@ class Endpoint:
     access_key_id: str | None = None
     secret_access_key: str | None = field(default=None, repr=False)
     bucket: str = "data"
+    uses_tls: bool = True
 
     @property
     def host_header(self) -> str:
         """As in a request."""
         name = f"[{self.host}]" if ":" in self.host else self.host
-        return name if self.port == 443 else f"{name}:{self.port}"
+        return name if self.port == (443 if self.uses_tls else 80) else f"{name}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +182,10 @@ def tcp_facts(connection: socket.socket) -> TcpFacts | None:
 
 
 @contextlib.contextmanager
-def talking(secured: ssl.SSLSocket, endpoint: Endpoint) -> Iterator[http.client.HTTPConnection]:
+def talking(connection: socket.socket, endpoint: Endpoint) -> Iterator[http.client.HTTPConnection]:
     """HTTP on a connection that is there already."""
     client = http.client.HTTPConnection(endpoint.host, endpoint.port)
-    client.sock = secured
+    client.sock = connection
     # It would open another one by itself, without TLS.
     client.auto_open = 0
     try:

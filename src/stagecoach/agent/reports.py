@@ -96,6 +96,7 @@ class Reports:
             exit_code=entry.ending.exit_code,
             code=entry.ending.code,
             message=entry.ending.message,
+            result=entry.ending.result,
         )
 
     def _take_leave(self, command_id: str, error: ServiceError) -> None:

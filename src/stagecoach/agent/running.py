@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 
 from stagecoach.agent.backoff import Backoff
+from stagecoach.agent.checking import Checker
 from stagecoach.agent.durable_files import write_document
 from stagecoach.agent.journal import CommandState, Ending, Entry, Journal
 from stagecoach.agent.moving import CANCELLED, Mover
@@ -45,6 +46,7 @@ class Agent:
         *,
         transport: httpx.AsyncBaseTransport | None = None,
         mover: Mover | None = None,
+        checker: Checker | None = None,
         clock: Clock | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -56,6 +58,8 @@ class Agent:
         self._surroundings = Surroundings(Path(enrolment.send), Path(enrolment.receive), state.path)
         self._journal = Journal(state.commands, wall_clock)
         self._mover = mover or Mover(state.moves, {"fetch": enrolment.receive, "put": enrolment.send})
+        places = {"send": Path(enrolment.send), "receive": Path(enrolment.receive)}
+        self._checker = checker or Checker(enrolment.server, places)
         self._wait_seconds = min(MAX_WAIT_SECONDS, enrolment.poll_seconds)
         self._clean_due = 0.0
 
@@ -63,7 +67,9 @@ class Agent:
         """Until ``stop`` is set. Raises CredentialRefused; in any case what it began has ended when this returns."""
         enrolment = self._enrolment
         async with AgentService(enrolment.server, enrolment.credential, transport=self._transport, clock=self._clock) as service:
-            self._workshop = Workshop(self._journal, self._mover, self._clock, lambda command_id: self._reports.tell(command_id))
+            self._workshop = Workshop(
+                self._journal, self._mover, self._checker, self._clock, lambda command_id: self._reports.tell(command_id)
+            )
             self._reports = Reports(
                 service, enrolment.instance_id, self._journal, Backoff(self._clock), self._workshop.acknowledge, self._refused
             )

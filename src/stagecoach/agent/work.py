@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from stagecoach.agent.checking import CHECK_NETWORK, Checker
 from stagecoach.agent.journal import CommandState, Ending, Entry, Journal, ProcessMark
 from stagecoach.agent.moving import CANCELLED, Mover
 from stagecoach.agent.processes import GRACE_SECONDS, KILLED_SECONDS, end_orphan
@@ -41,9 +42,10 @@ class _Work:
 class Workshop:
     """The commands under way. ``on_change`` hears of each that has started or ended."""
 
-    def __init__(self, journal: Journal, mover: Mover, clock: Clock, on_change: Callable[[str], None]) -> None:
+    def __init__(self, journal: Journal, mover: Mover, checker: Checker, clock: Clock, on_change: Callable[[str], None]) -> None:
         self._journal = journal
         self._mover = mover
+        self._checker = checker
         self._clock = clock
         self._on_change = on_change
         self._works: dict[str, _Work] = {}
@@ -130,6 +132,10 @@ class Workshop:
         if entry.kind == DISCARD and entry.transfer_id is not None:
             await self._discard_of(entry)
             return Ending(0, None, "What the transfer had left on the node was removed.")
+        if entry.kind == CHECK_NETWORK:
+            self._journal.change(entry.id, state=CommandState.RUNNING)
+            self._on_change(entry.id)
+            return await self._checker.run(entry.spec, work.stop)
         if entry.kind != MOVE:
             return Ending(1, "command_unsupported", f"This agent does not know the command {entry.kind[:32]!r}; update it.")
 

@@ -17,7 +17,7 @@ from stagecoach.core.nodes import CommandState, Node, NodeCommand, system_name
 from stagecoach.flows.change_node import change_node, revoke_node
 from stagecoach.flows.change_queue import ask_for_check, order_commands, remove_command
 from stagecoach.flows.register_node import RegisteredNode, register_node, renew_enrolment
-from stagecoach.flows.show_nodes import list_commands, list_nodes, show_node
+from stagecoach.flows.show_nodes import list_commands, list_nodes, newest_checks, show_command, show_node
 from stagecoach.flows.toolbox import Toolbox
 from stagecoach.wire import nodes as wire
 
@@ -34,7 +34,11 @@ _OF_COMMAND = {
     "delete_command": {
         "operationId": "delete_command",
         "parameters": {"node_id": "$request.path.node_id", "command_id": "$response.body#/id"},
-    }
+    },
+    "get_command": {
+        "operationId": "get_command",
+        "parameters": {"node_id": "$request.path.node_id", "command_id": "$response.body#/id"},
+    },
 }
 
 
@@ -52,13 +56,15 @@ async def post_node(
 @router.get("/nodes", summary="List nodes")
 async def get_own_nodes(caller: NodesReader, tools: Tools) -> wire.NodeList:
     """Your own, newest first; revoked ones are left out."""
-    return wire.NodeList(nodes=[node_view(tools, caller, node) for node in await list_nodes(tools, caller)])
+    nodes = await list_nodes(tools, caller)
+    checks = await newest_checks(tools, nodes)
+    return wire.NodeList(nodes=[node_view(tools, caller, node, checks.get(node.id)) for node in nodes])
 
 
 @router.get("/nodes/{node_id}", summary="Show a node")
 async def get_node(node_id: NodeId, caller: NodesReader, tools: Tools) -> wire.NodeView:
     """Your own, or one that you were granted to send to."""
-    return node_view(tools, caller, await show_node(tools, caller, node_id))
+    return await _shown(tools, caller, await show_node(tools, caller, node_id))
 
 
 @router.patch("/nodes/{node_id}", summary="Change a node")
@@ -67,7 +73,8 @@ async def patch_node(
 ) -> wire.NodeView:
     """Its name, or how many commands it carries out at once."""
     async with trail.of(Act.NODE_CHANGED, node_id, name=change.name, parallel=change.parallel):
-        return node_view(tools, caller, await change_node(tools, caller, node_id, name=change.name, parallel=change.parallel))
+        changed = await change_node(tools, caller, node_id, name=change.name, parallel=change.parallel)
+        return await _shown(tools, caller, changed)
 
 
 @router.delete("/nodes/{node_id}", status_code=204, summary="Revoke a node")
@@ -114,6 +121,12 @@ async def post_command(
         return _command(await ask_for_check(tools, caller, node_id))
 
 
+@router.get("/nodes/{node_id}/commands/{command_id}", summary="Show a node's command")
+async def get_command(node_id: NodeId, command_id: CommandId, caller: NodesReader, tools: Tools) -> wire.CommandView:
+    """With what the agent said at its end: of a network check, `result` is what it found."""
+    return _command(await show_command(tools, caller, node_id, command_id))
+
+
 @router.put("/nodes/{node_id}/commands/order", status_code=204, summary="Order what waits in a node's queue")
 async def put_order(node_id: NodeId, order: wire.OrderRequest, caller: NodesWriter, tools: Tools, trail: CurrentTrail) -> None:
     """The named commands, pending or held, take each other's places so that they come in this order."""
@@ -128,8 +141,13 @@ async def delete_command(node_id: NodeId, command_id: CommandId, caller: NodesWr
         await remove_command(tools, caller, node_id, command_id)
 
 
-def node_view(tools: Toolbox, caller: Caller, node: Node) -> wire.NodeView:
-    """As the caller may see it."""
+async def _shown(tools: Toolbox, caller: Caller, node: Node) -> wire.NodeView:
+    checks = await newest_checks(tools, [node]) if caller.may_see(node.owner) else {}
+    return node_view(tools, caller, node, checks.get(node.id))
+
+
+def node_view(tools: Toolbox, caller: Caller, node: Node, check: NodeCommand | None = None) -> wire.NodeView:
+    """As the caller may see it. ``check`` is the newest of its network."""
     now, offline_after_seconds = tools.now(), tools.settings.nodes.offline_after_seconds
     seen = wire.NodeView(
         id=node.id,
@@ -149,7 +167,7 @@ def node_view(tools: Toolbox, caller: Caller, node: Node) -> wire.NodeView:
             "platform": node.platform,
             "free_bytes": free,
             "address": node.address,
-            "health": node.told_health(now),
+            "health": node.told_health(now, check),
             "parallel": node.parallel,
             "created_at": node.created_at,
             "enrolled_at": node.enrolled_at,

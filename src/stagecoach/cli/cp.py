@@ -22,7 +22,7 @@ HINT = "Directories are copied with: stagecoach cp -r"
 
 def cp(
     source: Annotated[str, typer.Argument(help="A local file or directory, or SYSTEM:/path.")],
-    target: Annotated[str, typer.Argument(help="SYSTEM:/path, or a local file or directory.")],
+    target: Annotated[str, typer.Argument(help="SYSTEM:/path (node:NAME:/path for a node), or a local file or directory.")],
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Copy a directory with all that is in it; links stay links.")
     ] = False,
@@ -60,8 +60,9 @@ def _upload(local: Path, remote: Remote, recursive: bool, account: str | None, a
     legs = Legs("upload", local.stat().st_size if local.is_file() else None)
 
     async def work(client: Client) -> CarriedTransfer:
+        system = await client.find_system(remote.system)
         return await client.upload(
-            remote.system, local, path, legs.client_leg, account=account, on_look=legs.cluster_leg, on_begun=legs.begun
+            system, local, path, legs.client_leg, account=account, on_look=legs.cluster_leg, on_begun=legs.begun
         )
 
     run(as_json, work, show_carried, legs)
@@ -78,7 +79,7 @@ def _download(remote: Remote, local: Path, recursive: bool, account: str | None,
 
     async def fetch(client: Client, archive: bool) -> CarriedTransfer:
         return await client.download(
-            remote.system,
+            await client.find_system(remote.system),
             path,
             local,
             legs.client_leg,

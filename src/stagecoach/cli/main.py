@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from stagecoach.cli import agent, transfers
+from stagecoach.cli import agent, nodes, transfers
 from stagecoach.cli.cp import cp
 from stagecoach.cli.login import login
 from stagecoach.cli.logout import logout
@@ -25,3 +25,5 @@ app.command(rich_help_panel=PANEL, epilog=EXIT_CODES)(cp)
 app.command(rich_help_panel=PANEL, epilog=EXIT_CODES)(ls)
 app.add_typer(agent.app, name="agent", rich_help_panel="Be a data transfer node", epilog=EXIT_CODES)
 app.add_typer(transfers.app, name="transfers", rich_help_panel=PANEL, epilog=EXIT_CODES)
+app.add_typer(nodes.app, name="nodes", rich_help_panel=PANEL, epilog=EXIT_CODES)
+app.add_typer(nodes.invitations, name="invitations", rich_help_panel=PANEL, epilog=EXIT_CODES)

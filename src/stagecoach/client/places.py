@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-# A data transfer node is a system as well; its name has a colon of its own.
-_PLACE = re.compile(r"((?:node:)?[A-Za-z0-9][A-Za-z0-9_.-]*):(/.*)", re.DOTALL)
+# A data transfer node is a system as well, by its id, or by its name: any text without control characters.
+_PLACE = re.compile(r"(node:[^/\x00-\x20\x7f][^\x00-\x1f\x7f]*?|[A-Za-z0-9][A-Za-z0-9_.-]*):(/.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import httpx
 
 from stagecoach.client.asking import Asking, Clock, TokenSource
 from stagecoach.client.errors import ServiceError, TransferFailed
+from stagecoach.client.nodes import NodeQuestions
 from stagecoach.client.places import Place, the_place
 from stagecoach.wire.filesystem import ListingAnswer
 from stagecoach.wire.firecrest import TransferAnswer
@@ -31,7 +32,7 @@ OnLook = Callable[[TransferDetail], None]
 """Sees the transfer again and again while the cluster's leg runs."""
 
 
-class Service:
+class Service(NodeQuestions):
     """Speaks to one service as the holder of ``token``. Every method raises ServiceError for a problem it answers."""
 
     def __init__(

@@ -16,6 +16,7 @@ from stagecoach.client.moving import ReportBytes
 from stagecoach.client.places import Place
 from stagecoach.client.results import CarriedTransfer
 from stagecoach.client.service import OnLook
+from stagecoach.client.sync_nodes import SyncNodeQuestions
 from stagecoach.wire.filesystem import ListingAnswer
 from stagecoach.wire.transfers import TransferDetail, TransferPage, TransferView
 
@@ -23,11 +24,13 @@ T = TypeVar("T")
 PATIENCE_SECONDS = 30.0
 
 
-class Client:
+class Client(SyncNodeQuestions):
     """Use as ``with Client(url, token) as client``. Callbacks are called in the other thread.
 
     Ctrl-C in a call stops it cleanly; ``resume`` goes on later.
     """
+
+    _client: AsyncClient
 
     def __init__(self, url: str, token: str | TokenSource | None, **options: Any) -> None:
         self._loop = asyncio.new_event_loop()

@@ -17,6 +17,8 @@ ROOTS = ("/",)
 ENROLMENT_REPEAT_SECONDS = 600
 INTRUDER_SHOWN_SECONDS = 24 * 3600
 INVITATION_SECONDS = 7 * 24 * 3600
+MOST_TROUBLES = 10
+MOST_TROUBLE_CHARACTERS = 500
 
 
 def system_name(node_id: str) -> str:
@@ -88,14 +90,19 @@ class Node:
         is_soon = now - self.enrolment_used_at < timedelta(seconds=ENROLMENT_REPEAT_SECONDS)
         return is_soon and instance_id == self.instance_id
 
-    def told_health(self, now: datetime) -> list[str]:
-        """What its agent says, and what the service has noticed."""
+    def told_health(self, now: datetime, check: NodeCommand | None = None) -> list[str]:
+        """What its agent says, and what the service has noticed. ``check`` is the newest of its network."""
         noticed = []
         if self.other_instance_at is not None and now - self.other_instance_at < timedelta(seconds=INTRUDER_SHOWN_SECONDS):
             noticed.append(
                 f"Another machine came with this node's credential at {self.other_instance_at:%Y-%m-%d %H:%M} UTC and was "
                 "refused; if it was none of yours, make a new enrolment token and enrol the node again."
             )
+        # One by a machine that was this node before says nothing of the one that is.
+        if check is not None and check.ended_at is not None and (self.enrolled_at is None or check.ended_at >= self.enrolled_at):
+            noticed += [
+                f"Network check of {check.ended_at:%Y-%m-%d %H:%M} UTC: {words}" for words in troubles_of_check(check.result)
+            ]
         return [*noticed, *self.health]
 
 
@@ -219,6 +226,29 @@ class HeldGrant:
     grant: Grant
     node_name: str
     node_owner: str
+
+
+def troubles_of_check(result: Mapping[str, object] | None) -> list[str]:
+    """What a network check found wrong, worst first. An agent wrote it on a stranger's machine: whatever has another shape
+    is passed over, and all is bounded."""
+    found: dict[str, list[str]] = {"failure": [], "warning": []}
+    for way in _mappings(_mapping(_mapping(result).get("result")).get("ways")):
+        for verdict in _mappings(way.get("verdicts")):
+            level, words = verdict.get("level"), verdict.get("words")
+            if level in ("failure", "warning") and isinstance(words, str):
+                line = "".join(character if character.isprintable() else " " for character in words[:MOST_TROUBLE_CHARACTERS])
+                found[str(level)].append(line)
+    # The same is found on both ways where the machine itself is at fault.
+    return list(dict.fromkeys(found["failure"] + found["warning"]))[:MOST_TROUBLES]
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _mappings(value: object) -> list[Mapping[str, object]]:
+    each = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return [one for one in each if isinstance(one, Mapping)]
 
 
 def covering_grant(grants: Sequence[Grant], path: str, size_bytes: int, now: datetime) -> Grant:

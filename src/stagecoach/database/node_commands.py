@@ -101,6 +101,20 @@ class NodeCommands:
         async with reading(self._engine) as connection:
             return [command_of(row) for row in await connection.execute(query.order_by(_rows.number.desc()).limit(limit))]
 
+    async def newest_checks(self, node_ids: Collection[str]) -> dict[str, NodeCommand]:
+        """The last check of each node's network that was carried out and that its owner has not taken off the list."""
+        checks = (_rows.kind == CommandKind.CHECK_NETWORK.value, _rows.state == CommandState.DONE.value, _rows.hidden.is_(False))
+        found: dict[str, NodeCommand] = {}
+        ids = list(node_ids)
+        async with reading(self._engine) as connection:
+            for start in range(0, len(ids), IDS_AT_ONCE):
+                mine = (_rows.node_id.in_(ids[start : start + IDS_AT_ONCE]), *checks)
+                last = select(_rows.node_id, func.max(_rows.ended_at).label("at")).where(*mine).group_by(_rows.node_id).subquery()
+                newest = and_(_rows.node_id == last.c.node_id, _rows.ended_at == last.c.at)
+                for row in await connection.execute(select(node_commands).join(last, newest).where(*checks)):
+                    found[row.node_id] = command_of(row)
+        return found
+
     async def put_in_order(self, node_id: str, command_ids: Sequence[str]) -> None:
         """These, among themselves. Raises Conflict: one of them does not wait (any more)."""
         async with writing(self._engine) as connection:

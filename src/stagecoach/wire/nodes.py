@@ -59,7 +59,7 @@ class NodeView(Shape):
     platform: str | None = None
     free_bytes: FreeBytes | None = None
     address: str | None = Field(None, description="Where its agent calls from, as the service sees it.")
-    health: list[str] | None = Field(None, description="What is wrong, a sentence each.")
+    health: list[str] | None = Field(None, description="What is wrong, by its agent, the service and the newest network check.")
     parallel: int | None = None
     created_at: datetime | None = None
     enrolled_at: datetime | None = None
@@ -104,7 +104,7 @@ class CommandView(Shape):
     exit_code: int | None = None
     code: str | None = None
     message: str | None = None
-    result: dict[str, Any] | None = None
+    result: dict[str, Any] | None = Field(None, description="What a network check found, on each way.")
 
 
 class CommandPage(Shape):

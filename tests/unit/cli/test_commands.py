@@ -327,6 +327,18 @@ def test_help_and_documentation_name_every_exit_code_and_command(stagecoach: Run
         "transfers cancel",
         "transfers resume",
         "transfers retry",
+        "nodes list",
+        "nodes register",
+        "nodes show",
+        "nodes rename",
+        "nodes revoke",
+        "nodes commands",
+        "nodes check",
+        "nodes grants list",
+        "nodes grants add",
+        "nodes grants revoke",
+        "nodes invite",
+        "invitations redeem",
     ):
         assert f"`stagecoach {command}" in page
 
@@ -334,6 +346,10 @@ def test_help_and_documentation_name_every_exit_code_and_command(stagecoach: Run
 def test_words() -> None:
     assert as_remote("alps:/a b\nc") == Remote("alps", "/a b\nc")
     assert as_remote("./alps:/x") is None
+    assert as_remote("node:lab one:/a:/b") == Remote("node:lab one", "/a:/b")
+    assert as_remote("node:/a") == Remote("node", "/a")
+    assert as_remote("node:a\x1bb:/a") is None
+    assert as_remote("node:archive:a") is None
     assert as_remote("C:relative") is None
     assert plain("é\x1b\udc80\n") == "é\\x1b\\xdc80\\x0a"
     assert [size(n) for n in (0, 1023, 1536, 5 * 1024**4)] == ["0 B", "1023 B", "1.5 KiB", "5.00 TiB"]

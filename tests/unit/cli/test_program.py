@@ -27,13 +27,15 @@ def test_help_shows_what_moves_files_and_what_runs_the_service() -> None:
     assert shown.returncode == 0, shown.stderr
     first, _, second = shown.stdout.partition("Run the service")
     assert "Move files" in first
-    for command in ("login", "cp", "ls", "transfers"):
+    for command in ("login", "cp", "ls", "transfers", "nodes", "invitations"):
         assert f" {command} " in first
     for command in ("serve", "work", "migrate", "check", "account", "openapi", "dev-token", "up"):
         assert f" {command} " in second
 
 
 WITH_JSON = [["login"], ["cp"], ["ls"], *(["transfers", verb] for verb in ("list", "show", "resume")), ["agent", "enrol"]]
+WITH_JSON += [["nodes", verb] for verb in ("list", "register", "show", "rename", "revoke", "commands", "check", "invite")]
+WITH_JSON += [*(["nodes", "grants", verb] for verb in ("list", "add", "revoke")), ["invitations", "redeem"]]
 
 
 @pytest.mark.parametrize("command", [*WITH_JSON, ["agent", "status"]])

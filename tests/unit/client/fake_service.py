@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+from tests.unit.client.fake_nodes import FakeNodes
 from tests.unit.mover.faulty_store import PART, FaultyStore, md5
 
 from stagecoach.client.asking import Clock
@@ -66,6 +67,7 @@ class FakeService:
     destination: dict[str, Any] | None = None
     looks_until_done: int | None = None
     """How often a relay is looked at before it is done."""
+    nodes: FakeNodes = field(default_factory=FakeNodes)
 
     def transport(self) -> httpx.MockTransport:
         return httpx.MockTransport(self.answer)
@@ -85,6 +87,8 @@ class FakeService:
             return problem(404, "route_not_found", "Not Found")
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return problem(401, "not_authenticated", "The token is not valid.")
+        if (answered := self.nodes.answers(request)) is not None:
+            return answered
         if request.url.path.endswith("/transfer/upload"):
             body = self.begun_with = json.loads(request.content)
             self.size_bytes, self.archive = body["transferDirectives"]["fileSize"], body.get("archive")

@@ -19,6 +19,7 @@ from stagecoach.core.nodes import (
     covering_grant,
     node_id_of,
     system_name,
+    troubles_of_check,
 )
 
 NOW = datetime(2030, 5, 17, 12, 0, 0, tzinfo=UTC)
@@ -149,3 +150,31 @@ def test_a_folder_is_plain(folder: str, plain: str) -> None:
 def test_a_folder_that_leads_elsewhere_is_refused(folder: str) -> None:
     with pytest.raises(PathRefused):
         checked_folder(folder)
+
+
+def found(*verdicts: object) -> dict[str, object]:
+    return {"result": {"ways": {"service": {"verdicts": list(verdicts)}, "store": {"verdicts": list(verdicts)}}}}
+
+
+def test_troubles_of_a_check_are_told_once_and_the_worst_first() -> None:
+    warning, failure = {"level": "warning", "words": "Slow."}, {"level": "failure", "words": "Nobody\n answers."}
+    advice = {"level": "advice", "words": "Raise it."}
+    assert troubles_of_check(found(advice, warning, failure)) == ["Nobody  answers.", "Slow."]
+    assert len(troubles_of_check(found(*({"level": "failure", "words": f"{n}" * 9000} for n in range(99))))) == 10
+    assert len(troubles_of_check(found({"level": "failure", "words": "w" * 9000}))[0]) == 500
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        None,
+        {},
+        {"result": None},
+        {"result": {"ways": "x"}},
+        {"result": {"ways": {"store": [1, 2]}}},
+        {"result": {"ways": {"store": {"verdicts": {"a": 1}}}}},
+        found(None, 1, {"level": ["failure"], "words": "x"}, {"level": "failure", "words": 3}, {"level": {}}),
+    ],
+)
+def test_of_another_shape_nothing_is_told(result: dict[str, object] | None) -> None:
+    assert troubles_of_check(result) == []
