@@ -130,12 +130,15 @@ class Service(NodeQuestions):
         webhook_url: str | None = None,
         idempotency_key: str | None = None,
     ) -> BegunTransfer:
-        """Begin a transfer from one system to another, both written ``SYSTEM:/path``. The rest as for an upload.
+        """Begin a transfer from one system to another, both written ``SYSTEM:/path`` or ``node:NAME:/path``. The rest as
+        for an upload.
 
         Raises also ValueError: one of the two is no place on a system.
         """
         ends = {name: the_place(end) for name, end in (("source", source), ("destination", destination))}
-        body: dict[str, Any] = {name: {"system": end.system, "path": end.path} for name, end in ends.items()}
+        body: dict[str, Any] = {
+            name: {"system": await self.find_system(end.system), "path": end.path} for name, end in ends.items()
+        }
         more = {"account": account, "webhookUrl": webhook_url, "archive": "tar" if archive else None}
         body |= {name: value for name, value in more.items() if value is not None}
         return BegunTransfer.model_validate(await self._post_once("/transfers", body, idempotency_key))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.unit.client.fake_nodes import SCOPE
 from tests.unit.client.fake_service import ID, TOKEN, URL, FakeService
 
 from stagecoach.client import Client, Place, ServiceError, TransferFailed
@@ -31,10 +32,16 @@ async def test_it_is_waited_for_to_its_end(client: Client, service: FakeService)
 async def test_a_lost_answer_begins_no_second_one(client: Client, service: FakeService) -> None:
     service.looks_until_done = 1
     service.answers_first = [httpx.ConnectError("gone"), httpx.Response(503, json={"code": "x", "message": "Later."})]
-    await client.send(Place("alps", "/home/alice/a"), Place("node:01hzy", "/b"), archive=False)
+    await client.send(Place("alps", "/home/alice/a"), Place("bora", "/b"), archive=False)
     assert len(service.keys) == 3
     assert len(set(service.keys)) == 1
-    assert service.begun_with["destination"] == {"system": "node:01hzy", "path": "/b"}
+    assert service.begun_with["destination"] == {"system": "bora", "path": "/b"}
+
+
+async def test_a_node_is_found_by_its_name(client: Client, service: FakeService) -> None:
+    service.looks_until_done = 1
+    await client.send("alps:/home/alice/a", "node:scope:/b")
+    assert service.begun_with["destination"] == {"system": f"node:{SCOPE}", "path": "/b"}
 
 
 async def test_a_directory_says_so(client: Client, service: FakeService) -> None:
