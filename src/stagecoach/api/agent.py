@@ -12,7 +12,6 @@ from stagecoach.api.problems import PROBLEM_ANSWERS
 from stagecoach.api.request_rate import address_of
 from stagecoach.api.transfers import NO_NUL
 from stagecoach.core.audit_log import Act
-from stagecoach.core.errors import InstanceDiffers
 from stagecoach.core.nodes import AgentReport
 from stagecoach.flows.enrol_node import enrol_node
 from stagecoach.flows.note_command import note_end, note_start
@@ -41,9 +40,7 @@ async def post_enrol(request: wire.EnrolRequest, tools: Tools, connection: Reque
 
 
 @router.post("/poll", summary="Ask for work")
-async def post_poll(
-    request: wire.PollRequest, node: CurrentNode, tools: Tools, connection: Request, trail: CurrentTrail
-) -> wire.PollAnswer:
+async def post_poll(request: wire.PollRequest, node: CurrentNode, tools: Tools, connection: Request) -> wire.PollAnswer:
     """Answered at once where there is some, else when some comes, `waitSeconds` later at the latest. It says that the node
     is there, and that it still has what it names as `running`."""
     report = AgentReport(
@@ -58,11 +55,7 @@ async def post_poll(
         receiver=request.receiver.model_dump() if request.receiver is not None else None,
         address=address_of(connection),
     )
-    try:
-        return _shown(await poll_node(tools, node, report, request.wait_seconds, connection.is_disconnected))
-    except InstanceDiffers as error:
-        await trail.record(Act.NODE_INSTANCE_REFUSED, node.id, error.code, who=node.owner, instance=request.instance_id)
-        raise
+    return _shown(await poll_node(tools, node, report, request.wait_seconds, connection.is_disconnected))
 
 
 @router.post("/commands/{command_id}/started", status_code=204, summary="Say that a command has begun")

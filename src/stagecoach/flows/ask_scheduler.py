@@ -82,6 +82,9 @@ async def ask_queue(tools: Toolbox, system: str, transfers: Sequence[Transfer]) 
         reports = await tools.system(system).scheduler.reports(list(keys.values()))
     except StagecoachError as error:
         return dict.fromkeys(keys, error)
+    except Exception as error:
+        log.exception("asking the queue of %s failed", system)
+        return dict.fromkeys(keys, _mistake(error))
     return {transfer_id: reports.get(key.job_id) for transfer_id, key in keys.items()}
 
 
@@ -115,10 +118,14 @@ async def _answers(tools: Toolbox, system: str, jobs: Sequence[FollowedJob]) -> 
         trouble = SystemUnavailable(f"The scheduler of {system} did not answer within {ANSWER_SECONDS} seconds.")
     except Exception as error:
         log.exception("asking the scheduler of %s failed", system)
-        trouble = Unavailable(
-            f"The service made a mistake while asking the scheduler ({type(error).__name__}); it is logged and tried again."
-        )
+        trouble = _mistake(error)
     return {job.transfer_id: trouble for job in jobs}, QUESTIONS_AN_ASK
+
+
+def _mistake(error: Exception) -> Unavailable:
+    return Unavailable(
+        f"The service made a mistake while asking the scheduler ({type(error).__name__}); it is logged and tried again."
+    )
 
 
 async def _with_news(tools: Toolbox, system: str, jobs: Sequence[FollowedJob], answers: Mapping[str, Answer]) -> Asked:

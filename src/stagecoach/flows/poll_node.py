@@ -7,14 +7,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from stagecoach.core import names
+from stagecoach.core.audit_log import Act
 from stagecoach.core.errors import InstanceDiffers, NotAuthenticated
 from stagecoach.core.nodes import AgentReport, Node, NodeCommand
 from stagecoach.core.transfer import State
 from stagecoach.database.node_polls import Exchange
+from stagecoach.flows.record_act import record_act
 from stagecoach.flows.toolbox import JOB_URL_TTL_SECONDS, Toolbox
 
 # What the agent was told already and has not done yet is told again after so long, not in a circle.
 TOLD_AGAIN_SECONDS = 2.0
+# Of a second machine that asks again and again one line is enough.
+NOTICED_AGAIN_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,12 @@ async def _refusal(tools: Toolbox, node: Node, report: AgentReport) -> NotAuthen
         return NotAuthenticated("The node is revoked.")
     if now.instance_id != node.instance_id:
         return NotAuthenticated("Another agent has enrolled as this node meanwhile.")
-    await tools.nodes.note_other_instance(node.id, tools.now())
+    noticed = now.other_instance_at
+    if noticed is None or (tools.now() - noticed).total_seconds() >= NOTICED_AGAIN_SECONDS:
+        await tools.nodes.note_other_instance(node.id, tools.now())
+        detail = {"instance": report.instance_id}
+        what, code = Act.NODE_INSTANCE_REFUSED, InstanceDiffers.code
+        await record_act(tools, node.owner, what, node.id, code, address=report.address, detail=detail)
     return InstanceDiffers(
         "Another agent has enrolled as this node; stop this one, or make a new enrolment token and enrol it instead."
     )
