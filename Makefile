@@ -5,12 +5,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export S3 ?= rgw
 
-.PHONY: help demo portal test test-browser check conformance supply-chain vulnerabilities format openapi lock testbed-up testbed-down bench clean
+.PHONY: help demo portal test test-browser test-nodes check conformance supply-chain vulnerabilities format openapi lock testbed-up testbed-down bench clean
 
 help:
 	@echo "make demo          everything on this machine, with a real upload and download (ONCE=1: then stop)"
 	@echo "make portal        the libraries of the portal's pages, from npm into the package (Node.js 18 or newer)"
 	@echo "make test          all tests, on a testbed with real Slurm, SSH, S3 and PostgreSQL (root, Debian)"
+	@echo "make test-nodes    data transfer nodes: two on the testbed, in networks of their own (root, Debian, /dev/net/tun)"
 	@echo "make test-browser  the portal's pages in Chromium (root, Debian, Node.js)"
 	@echo "make check         ruff, mypy, import-linter, licences and the unit tests"
 	@echo "make supply-chain  licences of all that the service installs (refused unless known to be fit) and its SBOM, in dist/"
@@ -62,7 +63,12 @@ test: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory supply-chain
-	@VENV=$(abspath $(VENV)) deploy/testbed/run-tests $(BIN)/python -m pytest tests -n 2 --dist loadscope --no-loadscope-reorder $(PYTEST_OPTIONS)
+	@VENV=$(abspath $(VENV)) STAGECOACH_NODES=0 deploy/testbed/run-tests $(BIN)/python -m pytest tests -n 2 --dist loadscope --no-loadscope-reorder $(addprefix --ignore=,$(OF_NODES) tests/e2e/portal) $(PYTEST_OPTIONS)
+
+# What needs network namespaces, and the agents with their rclone: while nodes are being built, a run of their own.
+OF_NODES := tests/e2e/nodes tests/integration/agent tests/integration/test_agent.py tests/integration/test_testbed_nodes.py
+test-nodes: $(VENV)/.installed-dev
+	@VENV=$(abspath $(VENV)) STAGECOACH_REQUIRE_NODES=1 deploy/testbed/run-tests $(BIN)/python -m pytest $(OF_NODES) $(PYTEST_OPTIONS)
 
 # The portal's pages in a real browser, before a service of their own.
 test-browser: $(VENV)/.installed-dev
