@@ -63,7 +63,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory supply-chain
-	@VENV=$(abspath $(VENV)) STAGECOACH_NODES=0 deploy/testbed/run-tests $(BIN)/python -m pytest tests -n 2 --dist loadscope --no-loadscope-reorder $(addprefix --ignore=,$(OF_NODES) tests/e2e/portal) $(PYTEST_OPTIONS)
+	@VENV=$(abspath $(VENV)) TESTBED_NODES=0 deploy/testbed/run-tests $(BIN)/python -m pytest tests -n 2 --dist loadscope --no-loadscope-reorder $(addprefix --ignore=,$(OF_NODES) tests/e2e/portal) $(PYTEST_OPTIONS)
 
 # What needs network namespaces, and the agents with their rclone: while nodes are being built, a run of their own.
 OF_NODES := tests/e2e/nodes tests/integration/agent tests/integration/test_agent.py tests/integration/test_testbed_nodes.py
