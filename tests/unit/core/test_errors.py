@@ -61,6 +61,7 @@ FROZEN = {
     "BucketMissing": ("bucket_missing", True),
     "StagingFull": ("staging_full", True),
     "DatabaseUnavailable": ("database_unavailable", True),
+    "RcloneUnavailable": ("rclone_unavailable", True),
 }
 KINDS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, StagecoachError)}
 
