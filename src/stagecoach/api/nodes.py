@@ -127,7 +127,7 @@ async def get_command(node_id: NodeId, command_id: CommandId, caller: NodesReade
     return _command(await show_command(tools, caller, node_id, command_id))
 
 
-@router.put("/nodes/{node_id}/commands/order", status_code=204, summary="Order what waits in a node's queue")
+@router.put("/nodes/{node_id}/order", status_code=204, summary="Order what waits in a node's queue")
 async def put_order(node_id: NodeId, order: wire.OrderRequest, caller: NodesWriter, tools: Tools, trail: CurrentTrail) -> None:
     """The named commands, pending or held, take each other's places so that they come in this order."""
     async with trail.of(Act.NODE_QUEUE_ORDERED, node_id, count=len(order.ids)):

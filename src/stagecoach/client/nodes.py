@@ -111,7 +111,7 @@ class NodeQuestions:
 
     async def order_node_commands(self, node_id: str, command_ids: Sequence[str]) -> None:
         """Commands that wait take each other's places, so that they come in this order."""
-        await self._asking.ask("PUT", _route(node_id, "commands/order"), json={"ids": list(command_ids)})
+        await self._asking.ask("PUT", _route(node_id, "order"), json={"ids": list(command_ids)})
 
     async def remove_node_command(self, node_id: str, command_id: str) -> None:
         """Cancelled, with its transfer if it is one's; one that has ended is only not listed any more."""

@@ -23,7 +23,7 @@ BODIES = {
     "/compute/{system}/jobs/{job_id}/attach": {"command": "id"},
     "/nodes/{node_id}": {"name": "mine"},
     "/nodes/{node_id}/commands": {"kind": "check_network"},
-    "/nodes/{node_id}/commands/order": {"ids": ["0" * 26]},
+    "/nodes/{node_id}/order": {"ids": ["0" * 26]},
     "/nodes/{node_id}/grants": {"user": "bob"},
     "/nodes/{node_id}/invitations": {},
 }

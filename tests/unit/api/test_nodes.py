@@ -118,11 +118,11 @@ async def test_what_waits_is_put_in_another_order(alice: httpx.AsyncClient) -> N
     node_id = (await registered(alice))["id"]
     first, second, third = await checks(alice, node_id, 3)
     assert await queue(alice, node_id) == [first, second, third]
-    assert (await alice.put(f"/nodes/{node_id}/commands/order", json={"ids": [third, first]})).status_code == 204
+    assert (await alice.put(f"/nodes/{node_id}/order", json={"ids": [third, first]})).status_code == 204
     assert await queue(alice, node_id, state="pending") == [third, second, first]
-    twice = await alice.put(f"/nodes/{node_id}/commands/order", json={"ids": [third, third]})
+    twice = await alice.put(f"/nodes/{node_id}/order", json={"ids": [third, third]})
     problem(twice, 400, "invalid_request")
-    answer = await alice.put(f"/nodes/{node_id}/commands/order", json={"ids": [first, "0" * 26]})
+    answer = await alice.put(f"/nodes/{node_id}/order", json={"ids": [first, "0" * 26]})
     assert problem(answer, 409, "wrong_state")["data"] == {"not_waiting": ["0" * 26]}
     assert await queue(alice, node_id) == [third, second, first]
 
