@@ -57,7 +57,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
         try:
             wait_until(lambda: _is_up(process, ready, log), 240, "stagecoach up listens")
-            yield Service(**json.loads(ready.read_text()), scratch=scratch)
+            said = json.loads(ready.read_text())
+            yield Service(said["url"], said["system"], said["token"], scratch)
         finally:
             process.terminate()
             process.wait(60)
