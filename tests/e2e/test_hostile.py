@@ -278,5 +278,5 @@ def test_every_route_of_the_document_is_walked() -> None:
     places = {case.place for case in cases}
     assert {"path system", "query path", "body path", "body account", "body fileName"} <= places
     let_in = {case.route for case in cases if case.place == "token" and not case.is_refused_token}
-    assert let_in == {"/healthz", "/status/liveness/", "/auth/methods", "/accounts", "/accounts/sessions"}
+    assert let_in == {"/healthz", "/status/liveness/", "/auth/methods", "/accounts", "/accounts/sessions", "/agent/enrol"}
     assert {case.route for case in cases if case.is_refused_token and case.word.startswith("Bearer x")} >= {"/accounts"}
