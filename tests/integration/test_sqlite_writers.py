@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from tests.unit.core.transfers import NOW, a_transfer
 
 from stagecoach.core.errors import DatabaseUnavailable
 from stagecoach.database import engine as engine_module
-from stagecoach.database.engine import migrate, open_engine
+from stagecoach.database.engine import migrate, open_engine, writing
 from stagecoach.database.transfers import Transfers
 
 REPOSITORY = Path(__file__).parents[2]
@@ -110,3 +111,38 @@ async def test_a_writer_that_waited_too_long_says_that_the_database_is_away(url:
     finally:
         other.close()
         await opened.dispose()
+
+
+async def test_a_writer_that_is_cancelled_in_a_statement_locks_nobody_out(url: str) -> None:
+    """Its exception, and with it the unfinished cursor, is kept as a log or a debugger would."""
+    engine = open_engine(url)
+    async with writing(engine) as connection:
+        await connection.exec_driver_sql("CREATE TABLE numbers (number INTEGER)")
+    numbers = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)"
+    loop, is_writing = asyncio.get_running_loop(), asyncio.Event()
+
+    def note(number: int) -> int:
+        if number == 1:
+            loop.call_soon_threadsafe(is_writing.set)
+        return number
+
+    async def write() -> None:
+        async with writing(engine) as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert driver is not None
+            await driver.create_function("note", 1, note)
+            await connection.exec_driver_sql(f"{numbers} INSERT INTO numbers SELECT note(i) FROM n RETURNING number")
+
+    gc.disable()
+    try:
+        writer = asyncio.create_task(write())
+        await is_writing.wait()
+        writer.cancel()
+        (kept,) = await asyncio.gather(writer, return_exceptions=True)
+        assert isinstance(kept, asyncio.CancelledError)
+        async with writing(engine) as connection:
+            found = (await connection.exec_driver_sql("SELECT count(*) FROM numbers")).scalar_one()
+    finally:
+        gc.enable()
+    assert found == 0
+    await engine.dispose()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from enum import IntEnum
@@ -86,6 +87,16 @@ def _plain_errors() -> Iterator[None]:
         raise DatabaseUnavailable("The database's connection was lost; try again in a moment.") from error
 
 
+class _RolledBackWhenClosed(sqlite3.Connection):
+    """A request that ends in the middle of a statement leaves its cursor behind, in its traceback. SQLite closes a
+    connection only with its last statement: until then an open transaction would keep everybody else from writing."""
+
+    def close(self) -> None:
+        if self.in_transaction:
+            self.rollback()
+        super().close()
+
+
 def open_engine(url: str, pool_size: int = 10) -> AsyncEngine:
     """An engine for ``postgresql+psycopg://`` or ``sqlite+aiosqlite://``. Connects on first use."""
     parsed = make_url(url)
@@ -107,7 +118,9 @@ def open_engine(url: str, pool_size: int = 10) -> AsyncEngine:
         )
     if parsed.database not in {None, "", ":memory:"}:
         Path(str(parsed.database)).expanduser().parent.mkdir(parents=True, exist_ok=True)
-    engine = create_async_engine(parsed, connect_args={"timeout": ANSWER_SECONDS}, hide_parameters=True)
+    engine = create_async_engine(
+        parsed, connect_args={"timeout": ANSWER_SECONDS, "factory": _RolledBackWhenClosed}, hide_parameters=True
+    )
 
     @event.listens_for(engine.sync_engine, "connect")
     def _configure(connection: Any, _record: object) -> None:
