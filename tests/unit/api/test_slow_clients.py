@@ -19,7 +19,7 @@ from stagecoach.api.app import create_app
 from stagecoach.serving import WebServer
 from stagecoach.settings import AuthSettings, ServerSettings
 
-HEAD_SECONDS, BODY_SECONDS = 0.4, 0.8
+HEAD_SECONDS, BODY_SECONDS = 0.8, 1.6
 UPLOAD = "/filesystem/alps/transfer/upload"
 
 
@@ -227,7 +227,7 @@ async def test_an_agent_waits_longer_than_any_head_or_body_may_take(
         agent = NodeAgent(client)
         await agent.enrol(token)
         begun = asyncio.get_running_loop().time()
-        assert (await agent.poll(wait_seconds=2))["commands"] == []
+        assert (await agent.poll(wait_seconds=4))["commands"] == []
         assert asyncio.get_running_loop().time() - begun > 2 * BODY_SECONDS
         asking = asyncio.create_task(agent.poll(wait_seconds=30))
         await asyncio.sleep(2 * HEAD_SECONDS)

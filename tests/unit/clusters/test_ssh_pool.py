@@ -323,7 +323,7 @@ async def test_a_dead_system_costs_one_timeout(tmp_path: Path) -> None:
     begun = time.monotonic()
     with pytest.raises(SystemUnavailable):
         await pool.run("another", ["echo"])
-    assert time.monotonic() - begun < 0.1
+    assert time.monotonic() - begun < 0.3, "it was not asked"
     before = accepted
     now = 6.0
     await asyncio.gather(*(pool.run(f"user{n}", ["echo"]) for n in range(10)), return_exceptions=True)
