@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.testbed import REPOSITORY, Testbed, wait_until
+from tests.e2e.testbed import REPOSITORY, Testbed, wait_for_step_daemons, wait_until
 from tests.integration.road.fault_proxy import FaultProxy
 
 SIZE = 100_000_000
@@ -42,7 +42,7 @@ class Cluster:
 
     def lose_memory(self) -> None:
         """slurmctld dies before it has written anything; job numbers begin at 1 again."""
-        self.wait_for_step_daemons()
+        wait_for_step_daemons(self.testbed)
         self.signal("slurmctld", signal.SIGKILL)
         self.forget_state()
         self.up()
@@ -53,11 +53,6 @@ class Cluster:
             self.signal(f"slurmd-{node}", signal.SIGKILL)
         for path in (self.root / "slurm" / "state").iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-    def wait_for_step_daemons(self) -> None:
-        """Until no job has one any more: a slurmd that starts beside one takes its job's number for running ever after."""
-        sockets = f" {self.root}/slurm/spool/"
-        wait_until(lambda: sockets not in Path("/proc/net/unix").read_text(), 60, "the daemons of all jobs' steps have ended")
 
     def cancels_asked(self, job_id: str, by: int) -> int:
         """How often a user's uid has asked the controllers so far to cancel a job of this number."""
@@ -84,7 +79,7 @@ def cluster(testbed: Testbed) -> Iterator[Cluster]:
             os.kill(pid, signal.SIGCONT)
     cluster.up()
     testbed.slurm("scancel", "--name=my-simulation")
-    cluster.wait_for_step_daemons()
+    wait_for_step_daemons(testbed)
 
 
 @pytest.fixture

@@ -40,6 +40,12 @@ def wait_until(look: Callable[[], T], seconds: float, what: str, pause: float = 
         time.sleep(pause)
 
 
+def wait_for_step_daemons(testbed: Testbed) -> None:
+    """Until no job has one any more: a slurmd that starts beside one takes its job's number for running ever after."""
+    sockets = f" {testbed.environment['TESTBED_ROOT']}/slurm/spool/"
+    wait_until(lambda: sockets not in Path("/proc/net/unix").read_text(), 60, "the daemons of all jobs' steps have ended")
+
+
 @dataclass
 class Person:
     """A user of the service, with their HTTP client and their home on the cluster."""

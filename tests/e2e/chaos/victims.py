@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.e2e.chaos.replicas import Replicas
-from tests.e2e.testbed import REPOSITORY, Testbed
+from tests.e2e.testbed import REPOSITORY, Testbed, wait_for_step_daemons
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,14 @@ class Victims:
         self.component(f"s3-{self._testbed.environment['S3_KIND']}-up")
 
     def put_right(self) -> None:
-        """Everything of the testbed runs."""
+        """Everything of the testbed runs, and no node believes in a job that its controller has forgotten.
+
+        A controller that is killed gives the numbers of the last seconds' jobs out again. A node that was never told the
+        end of the first one refuses the second, and is drained.
+        """
+        self.component("slurm-up")
+        wait_for_step_daemons(self._testbed)
+        kill([self._pid("slurmd-n1"), self._pid("slurmd-n2")])
         for script in ("postgresql-up", "sshd-up", "slurm-up"):
             self.component(script)
         self.store_up()
