@@ -130,6 +130,16 @@ class CommandKind(StrEnum):
     """Carry one leg of a transfer, between its disk and the staging object."""
     CHECK_NETWORK = "check_network"
     """Try whether it reaches the service and the store."""
+    RECEIVE = "receive"
+    """Keep a hidden folder open for another node's key, until it is cancelled."""
+    SEND = "send"
+    """Copy to another node's folder."""
+    PLACE = "place"
+    """Move what has arrived in the folder to its place."""
+    DISCARD = "discard"
+    """Remove the folder, or what an interrupted move left."""
+    SEND_TO_STORE = "send_to_store"
+    """Copy to a store that the node's owner has named."""
 
 
 class CommandState(StrEnum):
