@@ -3,14 +3,10 @@
     StagecoachError
     ├── SettingsError                 a setting is wrong; the start stops
     ├── InvalidRequest                the caller can mend it
-    │   ├── PathRefused               path_refused
-    │   ├── SizeRefused               size_refused
-    │   ├── DigestRefused             digest_refused
-    │   ├── AccountRequired           account_required
-    │   ├── NoSpace                   no_space
+    │   ├── PathRefused / SizeRefused / DigestRefused   path_refused, size_refused, digest_refused
+    │   ├── AccountRequired / NoSpace account_required, no_space
     │   ├── ListingTooLarge           listing_too_large
-    │   ├── NotAFile                  not_a_file
-    │   ├── NotADirectory             not_a_directory
+    │   ├── NotAFile / NotADirectory  not_a_file, not_a_directory
     │   ├── TargetExists              target_exists
     │   ├── FileExists                file_exists: said of the small file operations
     │   ├── FileTooLarge              file_too_large: for one direct answer or request
@@ -29,13 +25,13 @@
     │   ├── SystemNotFound / TransferNotFound / JobNotFound / FileMissing
     │   └── TokenNotFound / AccountNotFound / NodeNotFound
     ├── Conflict                      the state does not allow it
-    │   ├── PartsMissing              with the part numbers
-    │   ├── PartsDiffer               with the part numbers
+    │   ├── PartsMissing / PartsDiffer   with the part numbers
     │   ├── QuotaReached              quota_reached: of bytes in the staging area
     │   ├── NameTaken                 name_taken: an account or a node has it
     │   ├── TooManyTokens             too_many_tokens: as many as one user may have
     │   ├── LimitReached              limit_reached: of nodes, grants, commands
     │   ├── GrantExceeded             grant_exceeded: more bytes than the grant to send has left
+    │   ├── RoadClosed                road_closed: from node to node there is no direct road, and nothing else is wanted
     │   ├── InstanceDiffers           instance_differs: a node's credential on a second machine
     │   ├── StaleVersion              somebody else moved the row first (internal)
     │   └── RequestUnderWay           the same request is still being answered
@@ -321,6 +317,12 @@ class GrantExceeded(Conflict):
     """The grant to send to a node has fewer bytes left; nothing was made. ``data`` has the limit and what is used."""
 
     code = "grant_exceeded"
+
+
+class RoadClosed(Conflict):
+    """A transfer that shall go straight from node to node cannot; nothing was made. The message says what is missing."""
+
+    code = "road_closed"
 
 
 class InstanceDiffers(Conflict):

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from stagecoach.core.errors import GrantExceeded, NodeNotFound, PathRefused, StaleVersion
+from stagecoach.core.errors import GrantExceeded, NodeNotFound, PathRefused, SizeRefused, StagecoachError, StaleVersion
 from stagecoach.core.relays import last_event, needs_its_leg, with_object_of, with_progress_of
 from stagecoach.core.state_machine import Event, advance
 from stagecoach.core.transfer import State, Transfer
 from stagecoach.flows.choose_system import count_measured
+from stagecoach.flows.direct_road import close_receiver
 from stagecoach.flows.fail_transfer import end_line
 from stagecoach.flows.submit_job import job_directory_of
 from stagecoach.flows.toolbox import Toolbox
@@ -45,22 +46,52 @@ async def look_at_leg(tools: Toolbox, transfer: Transfer) -> Seen:
     if leg is None:
         reason = "What was to bring the data from its source is gone; begin the transfer again."
         return Seen(advance(transfer, Event.FAILED, now, code="source_leg_gone", reason=reason), reason)
+    if leg.is_direct and leg.state is State.STAGED:
+        # Nothing is written into the folder while what it holds takes its place.
+        await close_receiver(tools, transfer)
     if leg.state is State.STAGED:
         try:
             staged = await take_over(tools, advance(transfer, Event.COMPLETED, now), leg)
         except (GrantExceeded, NodeNotFound, PathRefused) as error:
-            reason = f"It cannot be brought to its destination: {error.message}"
-            return Seen(advance(transfer, Event.FAILED, now, code=error.code, reason=reason), reason)
+            return _refused(tools, transfer, error)
+        if leg.is_direct:
+            return Seen(staged, f"The {transfer.what} is on the receiving node, {staged.size_bytes} bytes, compared.")
         return Seen(staged, f"The {transfer.what} is in the staging area, {staged.size_bytes} bytes, verified.")
     if leg.state.is_end or leg.state is State.CANCELLING:
         reason = f"On its source, {leg.system}: {leg.reason or leg.state.value}"
+        transfer = with_progress_of(transfer, leg) if leg.is_direct else transfer
         failed = advance(transfer, Event.FAILED, now, code=leg.code or "source_leg_ended", reason=reason)
+        failed = replace(failed, rate_bytes_per_second=0.0, current_file=None)
         # It can go on for as long as its leg can.
         failed = replace(failed, retry_until=leg.retry_until if leg.state is State.FAILED else None)
         return Seen(failed, end_line(failed))
     after = with_progress_of(transfer, leg)
+    if transfer.size_bytes is None and after.size_bytes is not None:
+        # Now that it is known: at its end it could not be told any more whether it was counted.
+        try:
+            _require_size(tools, leg, transfer, after.size_bytes)
+            await count_measured(tools, transfer, after.size_bytes)
+        except (GrantExceeded, NodeNotFound, PathRefused, SizeRefused) as error:
+            return _refused(tools, transfer, error)
+    if after.road is not transfer.road:
+        return Seen(after, f"It goes through the staging area: {after.road_reason}")
     has_begun = after.bytes_staged > 0 and not transfer.bytes_staged
     return Seen(after, f"The staging job on {leg.system} sends the {transfer.what}." if has_begun else None)
+
+
+def _require_size(tools: Toolbox, leg: Transfer, transfer: Transfer, size_bytes: int) -> None:
+    """Raises SizeRefused: what goes straight has no ticket that would tell its job the limits of both ends."""
+    if not leg.is_direct:
+        return
+    limits = [tools.system(row.system).settings.limits.max_file_size_bytes for row in (leg, transfer)]
+    limit = min((each for each in limits if each is not None), default=None)
+    if limit is not None and size_bytes > limit:
+        raise SizeRefused(f"It has {size_bytes} bytes, and {limit} are allowed.", data={"limit_bytes": limit})
+
+
+def _refused(tools: Toolbox, transfer: Transfer, error: StagecoachError) -> Seen:
+    reason = f"It cannot be brought to its destination: {error.message}"
+    return Seen(advance(transfer, Event.FAILED, tools.now(), code=error.code, reason=reason), reason)
 
 
 async def take_over(tools: Toolbox, transfer: Transfer, leg: Transfer) -> Transfer:

@@ -17,6 +17,8 @@ MAX_WAIT_SECONDS = 50
 MAX_RUNNING = 1000
 MAX_HEALTH_SENTENCES = 20
 MAX_RESULT_BYTES = 64 * 1024
+MAX_CHECK_BYTES = 16 * 1024
+MAX_NOTICES = 20
 
 Id = Annotated[str, Field(pattern="^[0-9a-z]{1,64}$")]
 """Of a node or a command: 26 characters as ids of transfers have; the agent makes names of files from it."""
@@ -74,7 +76,10 @@ class PollRequest(Shape):
     health: list[Annotated[str, Field(max_length=500)]] = Field(
         default=[], max_length=MAX_HEALTH_SENTENCES, description="Sentences: what keeps the node from doing its work."
     )
-    receiver: Receiver | None = None
+    receiver: Receiver | None = Field(default=None, description="Where other nodes reach this one directly; null: nowhere.")
+    kinds: list[Annotated[str, Field(pattern="^[a-z_]{1,32}$")]] = Field(
+        default=[], max_length=32, description="Of commands that the agent can carry out; none named: move and check_network."
+    )
     wait_seconds: int = Field(ge=0, le=MAX_WAIT_SECONDS, description="How long the answer may take.")
 
 
@@ -84,8 +89,18 @@ class MoveSpec(Shape):
     direction: Literal["fetch", "put"]
 
 
+class Secret(Shape):
+    """The key of a receiver or of a store: good for one folder, kept sealed until it is delivered."""
+
+    access_key_id: str = Field(min_length=1, max_length=256)
+    secret_access_key: str = Field(min_length=1, max_length=256)
+
+
 class Command(Shape):
-    """Something for the node to do. Delivered again with the same id when nobody knows whether it arrived."""
+    """Something for the node to do. Delivered again with the same id when nobody knows whether it arrived.
+
+    ``transfer_id`` is the service's own; where ``spec`` has a ``transferId``, that is the id that people see.
+    """
 
     id: Id
     kind: str = Field(max_length=32)
@@ -93,6 +108,7 @@ class Command(Shape):
     transfer_id: Id | None = None
     spec: dict[str, Any]
     ticket_url: str | None = Field(default=None, description="Presigned, of a move. Secret: whoever has it may move the data.")
+    secret: Secret | None = Field(default=None, description="Of receive, send and send_to_store. Never to be written into a log.")
 
 
 class PollAnswer(Shape):
@@ -113,6 +129,30 @@ class StartedReport(Shape):
     attempt: Attempt
 
 
+class ProgressReport(Shape):
+    """``POST /agent/commands/{id}/progress``: of ``send`` and ``send_to_store``, at most once in two seconds.
+
+    ``check`` (what the look at the way to the receiver found) comes once, as soon as it is known.
+    """
+
+    instance_id: InstanceId
+    attempt: Attempt
+    bytes_done: Bytes
+    bytes_total: Bytes | None = Field(default=None, description="Null until the source has been measured.")
+    files_done: Bytes = 0
+    files_total: Bytes | None = None
+    rate_bytes_per_second: float = Field(default=0.0, ge=0, le=1e15, allow_inf_nan=False)
+    current_file: str | None = Field(default=None, max_length=4096)
+    errors: int = Field(default=0, ge=0, le=2**31 - 1)
+    notices: list[Annotated[str, Field(max_length=500)]] = Field(default=[], max_length=MAX_NOTICES)
+    check: dict[str, Any] | None = Field(default=None, description="At most 16 KiB of JSON.")
+
+    @field_validator("check")
+    @classmethod
+    def _bounded(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        return _within(value, MAX_CHECK_BYTES)
+
+
 class EndedReport(Shape):
     """``POST /agent/commands/{id}/ended``. ``code`` is null after a good end, and stable otherwise."""
 
@@ -126,6 +166,10 @@ class EndedReport(Shape):
     @field_validator("result")
     @classmethod
     def _bounded(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value is not None and len(json.dumps(value).encode()) > MAX_RESULT_BYTES:
-            raise ValueError(f"must not be longer than {MAX_RESULT_BYTES} bytes")
-        return value
+        return _within(value, MAX_RESULT_BYTES)
+
+
+def _within(value: dict[str, Any] | None, most_bytes: int) -> dict[str, Any] | None:
+    if value is not None and len(json.dumps(value).encode()) > most_bytes:
+        raise ValueError(f"must not be longer than {most_bytes} bytes")
+    return value
