@@ -10,6 +10,7 @@ from starlette.routing import Route
 from stagecoach.portal import roads
 from stagecoach.portal.files import address_of
 from stagecoach.portal.listing import parent_of
+from stagecoach.portal.places import is_node, names_of
 from stagecoach.portal.visits import Visit, action, page
 from stagecoach.portal.words import moment_of
 
@@ -71,6 +72,14 @@ async def retry(visit: Visit) -> Response:
 
 
 @action(TRANSFERS)
+async def stop(visit: Visit) -> Response:
+    """For now: what has arrived stays, and a retry goes on."""
+    await visit.api("POST", f"{_api_path(visit)}/stop")
+    visit.say("It is stopped. Retry goes on from where it was.")
+    return visit.go(_page_path(visit))
+
+
+@action(TRANSFERS)
 async def finish(visit: Visit) -> Response:
     """The person has the file: the staged copy may go."""
     await visit.api("POST", f"{_api_path(visit)}/finish")
@@ -117,6 +126,7 @@ async def _listed(visit: Visit) -> dict[str, Any]:
         "after": visit.query.get("after", ""),
         "is_live": any(transfer["state"] not in roads.ENDS for transfer in found["transfers"]),
         "roads": roads,
+        "names": await names_of(visit, found["transfers"]),
     }
 
 
@@ -125,20 +135,26 @@ async def _one(visit: Visit) -> dict[str, Any]:
     state = transfer["state"]
     is_download = transfer["direction"] == "download"
     where = transfer["path"] if transfer["operation"] != "rm" else parent_of(transfer["path"])
+    names = await names_of(visit, [transfer])
     return {
         "transfer": transfer,
         "name": roads.title_of(transfer),
         "kind": roads.direction_words(transfer),
-        "words": roads.STATE_WORDS[state],
+        "words": roads.state_words(transfer),
         "steps": roads.steps(transfer),
-        "legs": roads.legs(transfer),
+        "legs": roads.legs(transfer, names),
+        "names": names,
+        "roads": roads,
         "advice": roads.advice(transfer),
         "is_live": state not in roads.ENDS,
         "is_ready": is_download and state == "staged",
         "can_cancel": state not in roads.ENDS and state != "cancelling",
         "can_retry": state == "failed" and transfer["retryUntil"] is not None,
         "is_kept": state == "failed" and transfer["retryUntil"] is not None,
-        "folder": address_of(transfer["system"], parent_of(where)),
+        # A service that can stop one says whether it can be now.
+        "can_stop": bool(transfer.get("stop")),
+        # A node's disk is nobody's to look at.
+        "folder": None if is_node(transfer["system"]) else address_of(transfer["system"], parent_of(where)),
         "is_mine": transfer["owner"] == visit.me["user"],
     }
 
@@ -158,6 +174,7 @@ routes = [
     Route(f"{ONE}/now", show_now),
     Route(f"{ONE}/cancel", cancel, methods=["POST"]),
     Route(f"{ONE}/retry", retry, methods=["POST"]),
+    Route(f"{ONE}/stop", stop, methods=["POST"]),
     Route(f"{ONE}/finish", finish, methods=["POST"]),
     Route(f"{ONE}/file", fetch_file),
     Route(f"{ONE}/share", share, methods=["POST"]),
