@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 MOST_SECONDS = 3600.0
 MOST_WORDS = 1000
-LEVELS = ("failure", "warning", "advice", "good")
+LEVELS = ("failure", "warning", "good", "advice")
 WAYS = {"service": "To this service", "store": "To the staging area"}
 _STEPS = (
     ("dns_seconds", "Name looked up"),
@@ -25,7 +25,7 @@ _STEPS = (
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``level`` is failure, warning, advice or good."""
+    """``level`` is failure, warning, good or advice."""
 
     level: str
     words: str
@@ -61,7 +61,7 @@ def ways_of(result: object) -> list[Way]:
 
 
 def verdicts_of(ways: Sequence[Way]) -> list[Verdict]:
-    """Of all ways, worst first, each once."""
+    """Of all ways, first what is wrong, each once."""
     found = dict.fromkeys(verdict for level in LEVELS for way in ways for verdict in way.verdicts if verdict.level == level)
     return list(found)
 
