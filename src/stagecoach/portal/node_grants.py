@@ -11,12 +11,11 @@ from starlette.routing import Route
 from stagecoach.portal.api_calls import ApiRefusal, query_text
 from stagecoach.portal.nodes import NODES, ONE, api_path, page_path, shown_node
 from stagecoach.portal.visits import Visit, action, open_page, page
-from stagecoach.portal.words import bytes_of
+from stagecoach.portal.words import bytes_of, end_of_day
 
 INVITATION = "/portal/invitation"
 # Where the API's own links lead; what is behind the '#' stays in the browser.
 INVITATION_LINK = "/invitation"
-_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _TOKEN = re.compile(r"sci_[A-Za-z0-9_-]{20,100}", re.ASCII)
 
 
@@ -109,12 +108,13 @@ def _terms(visit: Visit) -> dict[str, Any]:
     max_bytes = bytes_of(most) if most else None
     if most and not max_bytes:
         raise ApiRefusal(422, "validation_error", "This is no size; write one with its unit, such as 500 GB or 1 TiB.")
-    if until and not _DAY.fullmatch(until):
+    ends = end_of_day(until)
+    if until and ends is None:
         raise ApiRefusal(422, "validation_error", "This is no day; write it as 2030-12-31.")
     return {
         "folder": "/" + visit.form.get("folder", "").strip().strip("/"),
         "maxBytes": max_bytes,
-        "expiresAt": f"{until}T23:59:59Z" if until else None,
+        "expiresAt": ends.isoformat() if ends is not None else None,
         "label": visit.form.get("label", "").strip() or None,
     }
 

@@ -33,7 +33,15 @@ STATE_WORDS = {
     "failed": "Failed",
     "cancelled": "Cancelled",
 }
-KIND_WORDS = {CHECK: "Network check", "move": "Transfer"}
+KIND_WORDS = {
+    CHECK: "Network check",
+    "move": "Transfer",
+    "receive": "Receives from a node",
+    "send": "Sends to a node",
+    "place": "Puts a transfer in its place",
+    "discard": "Clears away what a transfer left",
+    "send_to_store": "Sends to a store",
+}
 DIRECTION_WORDS = {"fetch": "Comes to this node", "put": "Goes from this node"}
 
 

@@ -85,7 +85,7 @@ async def renew_enrolment(visit: Visit) -> Response:
 async def revoke(visit: Visit) -> Response:
     """At once, when its name was typed."""
     node = await visit.api("GET", api_path(visit))
-    if visit.form.get("name", "").strip() != node["name"]:
+    if visit.form.get("name", "").strip() != node["name"].strip():
         raise ApiRefusal(422, "validation_error", f"Nothing was revoked: type the node’s name, “{node['name']}”.")
     await visit.api("DELETE", api_path(visit))
     visit.say(f"“{node['name']}” is revoked: its agent is refused from now on, and nobody can send to it.")

@@ -8,15 +8,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from stagecoach.portal import roads
+from stagecoach.portal.api_calls import ApiRefusal, Params
 from stagecoach.portal.files import address_of
 from stagecoach.portal.listing import parent_of
 from stagecoach.portal.places import is_node, names_of
 from stagecoach.portal.visits import Visit, action, page
-from stagecoach.portal.words import moment_of
+from stagecoach.portal.words import end_of_day, moment_of
 
 TRANSFERS = "/portal/transfers"
 ONE = TRANSFERS + "/{transfer_id}"
 PAGE_TRANSFERS = 25
+# Of presigned URLs, by the API.
+SHORTEST_LINK_SECONDS, LONGEST_LINK_SECONDS = 60, 7 * 24 * 3600
 # htmx asks no more after an answer with this status.
 STOP_ASKING = 286
 CHOICES = {
@@ -97,7 +100,8 @@ async def fetch_file(visit: Visit) -> Response:
 @action(TRANSFERS)
 async def share(visit: Visit) -> Response:
     """The link itself, for somebody who has no account here. Whoever has it has the file, until it ends."""
-    signed = await visit.api("GET", f"{_api_path(visit)}/download-url")
+    question: Params = {"ttlSeconds": _seconds_until(visit, visit.form.get("until", ""))}
+    signed = await visit.api("GET", f"{_api_path(visit)}/download-url", params=question)
     transfer = await visit.api("GET", _api_path(visit))
     return visit.render(
         "share.html",
@@ -106,6 +110,18 @@ async def share(visit: Visit) -> Response:
         link=signed["downloadUrl"],
         ends=moment_of(signed["expiresAt"]),
     )
+
+
+def _seconds_until(visit: Visit, day: str) -> int | None:
+    """To the end of that day; None where none is said. Raises ApiRefusal for what is no day to come."""
+    if not day:
+        return None
+    ends = end_of_day(day)
+    seconds = (ends - visit.portal.now()).total_seconds() if ends is not None else 0
+    if seconds < SHORTEST_LINK_SECONDS:
+        raise ApiRefusal(422, "validation_error", "A link ends with a day that is not over yet; write it as 2030-12-31.")
+    # What is longer than a link may live, the API makes shorter, and the page says when it ends.
+    return min(int(seconds), LONGEST_LINK_SECONDS)
 
 
 async def _listed(visit: Visit) -> dict[str, Any]:

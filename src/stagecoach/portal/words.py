@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _SIZE = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,3})?)\s*([kMGTP]i?)?B?\s*", re.IGNORECASE | re.ASCII)
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _STEPS = ((60, "minute"), (24, "hour"), (30, "day"), (12, "month"))
 
 
@@ -75,6 +76,16 @@ def moment_of(text: str | None) -> datetime | None:
         return None
     moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def end_of_day(text: str) -> datetime | None:
+    """The last second of a day as browsers write it, 2030-12-31, in UTC; None for what is no day."""
+    if not _DAY.fullmatch(text):
+        return None
+    try:
+        return datetime.fromisoformat(f"{text}T23:59:59+00:00")
+    except ValueError:
+        return None
 
 
 def percent(part: int | None, whole: int | None) -> int:

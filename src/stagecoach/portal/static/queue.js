@@ -43,6 +43,23 @@ document.body.addEventListener("htmx:beforeSwap", (event) => {
   if (dragged) event.detail.shouldSwap = false;
 });
 
+// What was pressed and did not happen is said. Questions of the page itself are asked again by themselves.
+document.body.addEventListener("htmx:sendError", (event) => {
+  if (isChange(event)) complain("The service could not be reached; nothing was changed. Try again in a moment.");
+});
+document.body.addEventListener("htmx:responseError", (event) => {
+  if (isChange(event)) complain("The service refused this; load the page again to see how the node is now.");
+});
+
+const isChange = (event) => event.detail.requestConfig?.verb === "post";
+
+function complain(sentence) {
+  const said = document.createElement("p");
+  said.className = "notice bad";
+  said.textContent = sentence;
+  document.getElementById("told").replaceChildren(said);
+}
+
 function mark(row, isBelow) {
   for (const each of now.querySelectorAll(".before, .behind")) each.classList.remove("before", "behind");
   row?.classList.add(isBelow ? "behind" : "before");
