@@ -46,6 +46,13 @@ _ROADS: Mapping[str, Sequence[tuple[str, str]]] = {
         ("moving", "To its place"),
         ("done", "There, and verified"),
     ),
+    "direct": (
+        ("preparing", "Prepared"),
+        ("receiving", "Straight from node to node"),
+        ("queued", "Waiting for its destination"),
+        ("moving", "To its place"),
+        ("done", "There, and verified"),
+    ),
     "within": (
         ("preparing", "Prepared"),
         ("queued", "Waiting for the system"),
@@ -78,6 +85,18 @@ def is_relay(transfer: Mapping[str, Any]) -> bool:
     return transfer["direction"] == "upload" and transfer.get("source") is not None
 
 
+def is_direct(transfer: Mapping[str, Any]) -> bool:
+    """Straight from node to node, where the service knows such a road."""
+    return is_relay(transfer) and transfer.get("road") == "direct"
+
+
+def may_stop(transfer: Mapping[str, Any]) -> bool:
+    """For now, so that a retry goes on. A service that says which road a transfer takes, or that it can be stopped, can do it."""
+    if transfer["direction"] == "within" or not (transfer.get("stop") or "road" in transfer):
+        return False
+    return transfer["state"] in {"queued", "moving"} or (transfer["state"] == "receiving" and is_relay(transfer))
+
+
 def state_words(transfer: Mapping[str, Any]) -> str:
     """Its state in a word or two."""
     if transfer["state"] == "receiving" and is_relay(transfer):
@@ -87,7 +106,7 @@ def state_words(transfer: Mapping[str, Any]) -> str:
 
 def steps(transfer: Mapping[str, Any]) -> list[Step]:
     """The present one is current; where it ended without success, failed."""
-    road = _ROADS["relay" if is_relay(transfer) else transfer["direction"]]
+    road = _ROADS["direct" if is_direct(transfer) else "relay" if is_relay(transfer) else transfer["direction"]]
     place = _place(road, transfer["state"])
     if place is None:
         reached = [_place(road, line["state"]) for line in transfer.get("history", ())]
@@ -109,6 +128,9 @@ def legs(transfer: Mapping[str, Any], names: Mapping[str, str]) -> list[Leg]:
         each = {leg["leg"]: leg for leg in transfer.get("legs", ())}
         source = each.get("source", {})
         origin = place_name(transfer["source"]["system"], names)
+        if is_direct(transfer):
+            sent = size if state == "done" else source.get("bytesMoved", moved)
+            return [Leg(f"{origin} → {system}", int(sent or 0), size or source.get("sizeBytes"), state == "receiving")]
         brought = size if state in {"staged", "queued", "moving", "done"} else source.get("bytesMoved", staged)
         return [
             Leg(f"{origin} → staging area", int(brought or 0), size or source.get("sizeBytes"), state == "receiving"),

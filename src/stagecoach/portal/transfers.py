@@ -167,8 +167,7 @@ async def _one(visit: Visit) -> dict[str, Any]:
         "can_cancel": state not in roads.ENDS and state != "cancelling",
         "can_retry": state == "failed" and transfer["retryUntil"] is not None,
         "is_kept": state == "failed" and transfer["retryUntil"] is not None,
-        # A service that can stop one says whether it can be now.
-        "can_stop": bool(transfer.get("stop")),
+        "can_stop": roads.may_stop(transfer),
         # A node's disk is nobody's to look at.
         "folder": None if is_node(transfer["system"]) else address_of(transfer["system"], parent_of(where)),
         "is_mine": transfer["owner"] == visit.me["user"],
