@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export S3 ?= rgw
 
-.PHONY: help demo portal test test-browser test-nodes check conformance supply-chain vulnerabilities format openapi lock testbed-up testbed-down bench clean
+.PHONY: help demo portal pictures test test-browser test-nodes check conformance supply-chain vulnerabilities format openapi lock testbed-up testbed-down bench clean
 
 help:
 	@echo "make demo          everything on this machine, with a real upload and download (ONCE=1: then stop)"
@@ -13,6 +13,7 @@ help:
 	@echo "make test          all tests, on a testbed with real Slurm, SSH, S3 and PostgreSQL (root, Debian)"
 	@echo "make test-nodes    data transfer nodes: two on the testbed, in networks of their own (root, Debian, /dev/net/tun)"
 	@echo "make test-browser  the portal's pages in Chromium (root, Debian, Node.js)"
+	@echo "make pictures      the pictures of the portal in docs/pictures anew (as test-browser)"
 	@echo "make check         ruff, mypy, import-linter, licences and the unit tests"
 	@echo "make supply-chain  licences of all that the service installs (refused unless known to be fit) and its SBOM, in dist/"
 	@echo "make vulnerabilities  known ones of all that the service installs (asks PyPI)"
@@ -75,6 +76,11 @@ test-browser: $(VENV)/.installed-dev
 	@VENV=$(abspath $(VENV)) STAGECOACH_REQUIRE_BROWSER=1 deploy/testbed/install
 	@$(MAKE) --no-print-directory portal
 	STAGECOACH_REQUIRE_BROWSER=1 $(BIN)/python -m pytest tests/e2e/portal tests/unit/portal $(PYTEST_OPTIONS)
+
+pictures: $(VENV)/.installed-dev
+	@VENV=$(abspath $(VENV)) STAGECOACH_REQUIRE_BROWSER=1 deploy/testbed/install
+	@$(MAKE) --no-print-directory portal
+	$(BIN)/python -m tests.e2e.portal.pictures docs/pictures
 
 # Of what is locked for the service; what only tests and builds need is not shipped.
 LOCKED = $(shell sed -n 's/^\([A-Za-z0-9_.-]*\)==.*/\1/p' requirements.lock)

@@ -155,14 +155,21 @@ async def post_finish(
 
 @router.get("/{transfer_id}/download-url", summary="Sign the download URL again")
 async def get_download_url(
-    transfer_id: TransferId, caller: TransfersWriter, tools: Tools, trail: CurrentTrail
+    transfer_id: TransferId,
+    caller: TransfersWriter,
+    tools: Tools,
+    trail: CurrentTrail,
+    ttl_seconds: Annotated[
+        int | None,
+        Query(alias="ttlSeconds", ge=60, le=604800, description="How long it works, while the transfer is staged."),
+    ] = None,
 ) -> wire.DownloadUrl:
     """A fresh URL of a staged download."""
-    async with trail.of(Act.DOWNLOAD_URL_SIGNED, transfer_id):
-        return await _download_url(tools, caller, transfer_id)
+    async with trail.of(Act.DOWNLOAD_URL_SIGNED, transfer_id, ttl_seconds=ttl_seconds):
+        return await _download_url(tools, caller, transfer_id, ttl_seconds)
 
 
-async def _download_url(tools: Toolbox, caller: Caller, transfer_id: str) -> wire.DownloadUrl:
+async def _download_url(tools: Toolbox, caller: Caller, transfer_id: str, wanted_seconds: int | None) -> wire.DownloadUrl:
     transfer = await show_own_transfer(tools, caller, transfer_id)
     require_no_leg(transfer)
     if transfer.direction is not Direction.DOWNLOAD:
@@ -172,9 +179,12 @@ async def _download_url(tools: Toolbox, caller: Caller, transfer_id: str) -> wir
             f"The download is {transfer.state}: {MEANING[transfer.state]} Its URL works while it is staged.",
             data={"state": transfer.state.value},
         )
-    ends = tools.now() + timedelta(seconds=tools.settings.s3.ttl_seconds)
+    ttl_seconds = wanted_seconds or tools.settings.s3.ttl_seconds
+    ends = tools.now() + timedelta(seconds=ttl_seconds)
     if transfer.expires_at is not None:
         ends = min(ends, transfer.expires_at)
     return wire.DownloadUrl(
-        download_url=sign_download_url(tools, transfer), head_url=sign_head_url(tools, transfer), expires_at=ends
+        download_url=sign_download_url(tools, transfer, ttl_seconds),
+        head_url=sign_head_url(tools, transfer, ttl_seconds),
+        expires_at=ends,
     )

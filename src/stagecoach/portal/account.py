@@ -19,6 +19,8 @@ SCOPES = {
     "files:write": "Make, change and remove files",
     "jobs:read": "See jobs, nodes and partitions",
     "jobs:write": "Submit and cancel jobs, which lets it do all that you can do there",
+    "nodes:read": "See your nodes, their queues, and what you were granted",
+    "nodes:write": "Register, change and revoke nodes, and allow others to send to them",
     "tokens:manage": "List and revoke tokens",
     "admin": "What administrators may",
 }

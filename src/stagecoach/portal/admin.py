@@ -15,11 +15,11 @@ from starlette.routing import Route
 from stagecoach.portal import roads
 from stagecoach.portal.api_calls import ApiRefusal, Params
 from stagecoach.portal.visits import Handler, Visit, action, page
+from stagecoach.portal.words import bytes_of
 
 ADMIN = "/portal/admin"
 PAGE_LINES = 100
 AUDIT_DAYS = 1
-_BYTES = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,3})?)\s*([kMGTP]i?)?B?\s*", re.IGNORECASE | re.ASCII)
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 # What the settings on the page are about, by how their names begin.
 SETTING_GROUPS = (
@@ -184,14 +184,12 @@ def _value(kind: str, text: str) -> object:
         return None
     if kind == "text":
         return text
-    found = _BYTES.fullmatch(text) if kind == "bytes" else None
     if kind == "number" and text.isascii() and text.isdigit() and len(text) < 19:
         return int(text)
-    if found is None:
+    size_bytes = bytes_of(text) if kind == "bytes" else None
+    if size_bytes is None:
         raise ApiRefusal(400, "setting_refused", "This is no number; sizes may have a unit, such as 500 GB or 1 GiB.")
-    unit = (found[2] or "").lower()
-    base = 1024 if unit.endswith("i") else 1000
-    return round(float(found[1]) * base ** (" kmgtp".index(unit[0]) if unit else 0))
+    return size_bytes
 
 
 routes = [

@@ -17,10 +17,23 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from stagecoach.portal import account, admin, file_actions, files, sign_in, transfers, welcome
+from stagecoach.portal import (
+    account,
+    admin,
+    file_actions,
+    files,
+    node_grants,
+    node_queue,
+    nodes,
+    send,
+    sign_in,
+    transfers,
+    welcome,
+)
 from stagecoach.portal.api_calls import ApiCalls, ApiRefusal
 from stagecoach.portal.gateway import Gateway
 from stagecoach.portal.layer import PortalLayer, content_policy
+from stagecoach.portal.node_grants import INVITATION, INVITATION_LINK
 from stagecoach.portal.providers import Providers
 from stagecoach.portal.rendering import StaticPages, Templates, portal_directory
 from stagecoach.portal.same_site import ForeignRequest
@@ -72,7 +85,7 @@ class PortalInFront:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         path = scope["path"] if scope["type"] == "http" else ""
-        is_portals = path in {"/", PREFIX} or path.startswith(f"{PREFIX}/")
+        is_portals = path in {"/", PREFIX, INVITATION_LINK} or path.startswith(f"{PREFIX}/")
         await (self._portal if is_portals else self._app)(scope, receive, send)
 
 
@@ -106,6 +119,7 @@ def make_portal(
         routes=[
             Route("/", lambda _request: RedirectResponse(f"{PREFIX}/", 307)),
             Route(PREFIX, lambda _request: RedirectResponse(f"{PREFIX}/", 307)),
+            Route(INVITATION_LINK, lambda _request: RedirectResponse(INVITATION, 307)),
             Mount(f"{PREFIX}/static", static),
             Route(f"{PREFIX}/api/{{path:path}}", Gateway(api, wanted.url)),
             *sign_in.routes,
@@ -114,6 +128,10 @@ def make_portal(
             *files.routes,
             *file_actions.routes,
             *transfers.routes,
+            *nodes.routes,
+            *node_queue.routes,
+            *node_grants.routes,
+            *send.routes,
             *admin.routes,
         ],
         exception_handlers={

@@ -18,7 +18,7 @@ from stagecoach.portal.same_site import HEADER, SAFE_METHODS, ForeignRequest, re
 from stagecoach.wire.shapes import Problem
 
 PREFIX = "/portal/api"
-_TRANSFER, _SYSTEM = r"/transfers/[A-Za-z0-9_-]{1,64}", r"/filesystem/[A-Za-z0-9._-]{1,64}"
+_TRANSFER, _SYSTEM = r"/transfers/[A-Za-z0-9_-]{1,64}", r"/filesystem/[A-Za-z0-9._:-]{1,64}"
 ALLOWED = tuple(
     (method, re.compile(pattern))
     for method, pattern in (

@@ -39,6 +39,20 @@ _ROADS: Mapping[str, Sequence[tuple[str, str]]] = {
         ("staged", "Ready to fetch"),
         ("done", "Fetched"),
     ),
+    "relay": (
+        ("preparing", "Prepared"),
+        ("receiving", "To the staging area"),
+        ("queued", "Waiting for its destination"),
+        ("moving", "To its place"),
+        ("done", "There, and verified"),
+    ),
+    "direct": (
+        ("preparing", "Prepared"),
+        ("receiving", "Straight from node to node"),
+        ("queued", "Waiting for its destination"),
+        ("moving", "To its place"),
+        ("done", "There, and verified"),
+    ),
     "within": (
         ("preparing", "Prepared"),
         ("queued", "Waiting for the system"),
@@ -66,9 +80,33 @@ class Leg:
     is_live: bool
 
 
+def is_relay(transfer: Mapping[str, Any]) -> bool:
+    """From one system to another, and no client at either end."""
+    return transfer["direction"] == "upload" and transfer.get("source") is not None
+
+
+def is_direct(transfer: Mapping[str, Any]) -> bool:
+    """Straight from node to node, where the service knows such a road."""
+    return is_relay(transfer) and transfer.get("road") == "direct"
+
+
+def may_stop(transfer: Mapping[str, Any]) -> bool:
+    """For now, so that a retry goes on. A service that says which road a transfer takes, or that it can be stopped, can do it."""
+    if transfer["direction"] == "within" or not (transfer.get("stop") or "road" in transfer):
+        return False
+    return transfer["state"] in {"queued", "moving"} or (transfer["state"] == "receiving" and is_relay(transfer))
+
+
+def state_words(transfer: Mapping[str, Any]) -> str:
+    """Its state in a word or two."""
+    if transfer["state"] == "receiving" and is_relay(transfer):
+        return "Coming from its source"
+    return STATE_WORDS[transfer["state"]]
+
+
 def steps(transfer: Mapping[str, Any]) -> list[Step]:
     """The present one is current; where it ended without success, failed."""
-    road = _ROADS[transfer["direction"]]
+    road = _ROADS["direct" if is_direct(transfer) else "relay" if is_relay(transfer) else transfer["direction"]]
     place = _place(road, transfer["state"])
     if place is None:
         reached = [_place(road, line["state"]) for line in transfer.get("history", ())]
@@ -81,18 +119,44 @@ def steps(transfer: Mapping[str, Any]) -> list[Step]:
     ]
 
 
-def legs(transfer: Mapping[str, Any]) -> list[Leg]:
-    """What can be measured of it."""
+def legs(transfer: Mapping[str, Any], names: Mapping[str, str]) -> list[Leg]:
+    """What can be measured of it. ``names`` are those of nodes, by their names as systems."""
     size, state = transfer["sizeBytes"], transfer["state"]
     staged, moved = transfer["bytesStaged"], transfer["bytesMoved"]
+    system = place_name(transfer["system"], names)
+    if is_relay(transfer):
+        each = {leg["leg"]: leg for leg in transfer.get("legs", ())}
+        source = each.get("source", {})
+        origin = place_name(transfer["source"]["system"], names)
+        if is_direct(transfer):
+            sent = size if state == "done" else source.get("bytesMoved", moved)
+            return [Leg(f"{origin} → {system}", int(sent or 0), size or source.get("sizeBytes"), state == "receiving")]
+        brought = size if state in {"staged", "queued", "moving", "done"} else source.get("bytesMoved", staged)
+        return [
+            Leg(f"{origin} → staging area", int(brought or 0), size or source.get("sizeBytes"), state == "receiving"),
+            Leg(f"Staging area → {system}", size if state == "done" else moved, size, state == "moving"),
+        ]
     if transfer["direction"] == "upload":
         return [
             Leg("Your computer → staging area", staged, size, state == "receiving"),
-            Leg(f"Staging area → {transfer['system']}", moved, size, state == "moving"),
+            Leg(f"Staging area → {system}", moved, size, state == "moving"),
         ]
     if transfer["direction"] == "download":
-        return [Leg(f"{transfer['system']} → staging area", moved, size, state == "moving")]
-    return [Leg(f"On {transfer['system']}", moved, size, state == "moving")]
+        return [Leg(f"{system} → staging area", moved, size, state == "moving")]
+    return [Leg(f"On {system}", moved, size, state == "moving")]
+
+
+def place_name(system: str, names: Mapping[str, str]) -> str:
+    """Of a node whose name one does not know, that it is one."""
+    return names.get(system) or ("a node" if system.startswith("node:") else system)
+
+
+def between(transfer: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """Where it comes from and goes to, in a few words behind its kind."""
+    system = place_name(transfer["system"], names)
+    if is_relay(transfer):
+        return f"from {place_name(transfer['source']['system'], names)} to {system}"
+    return f"{ {'upload': 'to', 'download': 'from'}.get(transfer['direction'], 'on') } {system}"
 
 
 def done_bytes(transfer: Mapping[str, Any]) -> int:
@@ -112,12 +176,16 @@ def direction_words(transfer: Mapping[str, Any]) -> str:
     """In a word."""
     if transfer["direction"] == "within":
         return OPERATION_WORDS.get(transfer["operation"], "Operation")
+    if is_relay(transfer):
+        return "Transfer"
     return "Upload" if transfer["direction"] == "upload" else "Download"
 
 
 def advice(transfer: Mapping[str, Any]) -> str:
     """What to do, where its reason alone does not say it."""
     state = transfer["state"]
+    if state == "receiving" and is_relay(transfer):
+        return ""
     if state == "receiving":
         return "The parts come from the browser or program that began it; choose the same file again there to go on."
     if state == "staged" and transfer["direction"] == "download":

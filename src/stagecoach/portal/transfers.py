@@ -8,14 +8,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from stagecoach.portal import roads
+from stagecoach.portal.api_calls import ApiRefusal, Params
 from stagecoach.portal.files import address_of
 from stagecoach.portal.listing import parent_of
+from stagecoach.portal.places import is_node, names_of
 from stagecoach.portal.visits import Visit, action, page
-from stagecoach.portal.words import moment_of
+from stagecoach.portal.words import end_of_day, moment_of
 
 TRANSFERS = "/portal/transfers"
 ONE = TRANSFERS + "/{transfer_id}"
 PAGE_TRANSFERS = 25
+# Of presigned URLs, by the API.
+SHORTEST_LINK_SECONDS, LONGEST_LINK_SECONDS = 60, 7 * 24 * 3600
 # htmx asks no more after an answer with this status.
 STOP_ASKING = 286
 CHOICES = {
@@ -71,6 +75,14 @@ async def retry(visit: Visit) -> Response:
 
 
 @action(TRANSFERS)
+async def stop(visit: Visit) -> Response:
+    """For now: what has arrived stays, and a retry goes on."""
+    await visit.api("POST", f"{_api_path(visit)}/stop")
+    visit.say("It is stopped. Retry goes on from where it was.")
+    return visit.go(_page_path(visit))
+
+
+@action(TRANSFERS)
 async def finish(visit: Visit) -> Response:
     """The person has the file: the staged copy may go."""
     await visit.api("POST", f"{_api_path(visit)}/finish")
@@ -88,7 +100,8 @@ async def fetch_file(visit: Visit) -> Response:
 @action(TRANSFERS)
 async def share(visit: Visit) -> Response:
     """The link itself, for somebody who has no account here. Whoever has it has the file, until it ends."""
-    signed = await visit.api("GET", f"{_api_path(visit)}/download-url")
+    question: Params = {"ttlSeconds": _seconds_until(visit, visit.form.get("until", ""))}
+    signed = await visit.api("GET", f"{_api_path(visit)}/download-url", params=question)
     transfer = await visit.api("GET", _api_path(visit))
     return visit.render(
         "share.html",
@@ -97,6 +110,18 @@ async def share(visit: Visit) -> Response:
         link=signed["downloadUrl"],
         ends=moment_of(signed["expiresAt"]),
     )
+
+
+def _seconds_until(visit: Visit, day: str) -> int | None:
+    """To the end of that day; None where none is said. Raises ApiRefusal for what is no day to come."""
+    if not day:
+        return None
+    ends = end_of_day(day)
+    seconds = (ends - visit.portal.now()).total_seconds() if ends is not None else 0
+    if seconds < SHORTEST_LINK_SECONDS:
+        raise ApiRefusal(422, "validation_error", "A link ends with a day that is not over yet; write it as 2030-12-31.")
+    # What is longer than a link may live, the API makes shorter, and the page says when it ends.
+    return min(int(seconds), LONGEST_LINK_SECONDS)
 
 
 async def _listed(visit: Visit) -> dict[str, Any]:
@@ -117,6 +142,7 @@ async def _listed(visit: Visit) -> dict[str, Any]:
         "after": visit.query.get("after", ""),
         "is_live": any(transfer["state"] not in roads.ENDS for transfer in found["transfers"]),
         "roads": roads,
+        "names": await names_of(visit, found["transfers"]),
     }
 
 
@@ -125,20 +151,25 @@ async def _one(visit: Visit) -> dict[str, Any]:
     state = transfer["state"]
     is_download = transfer["direction"] == "download"
     where = transfer["path"] if transfer["operation"] != "rm" else parent_of(transfer["path"])
+    names = await names_of(visit, [transfer])
     return {
         "transfer": transfer,
         "name": roads.title_of(transfer),
         "kind": roads.direction_words(transfer),
-        "words": roads.STATE_WORDS[state],
+        "words": roads.state_words(transfer),
         "steps": roads.steps(transfer),
-        "legs": roads.legs(transfer),
+        "legs": roads.legs(transfer, names),
+        "names": names,
+        "roads": roads,
         "advice": roads.advice(transfer),
         "is_live": state not in roads.ENDS,
         "is_ready": is_download and state == "staged",
         "can_cancel": state not in roads.ENDS and state != "cancelling",
         "can_retry": state == "failed" and transfer["retryUntil"] is not None,
         "is_kept": state == "failed" and transfer["retryUntil"] is not None,
-        "folder": address_of(transfer["system"], parent_of(where)),
+        "can_stop": roads.may_stop(transfer),
+        # A node's disk is nobody's to look at.
+        "folder": None if is_node(transfer["system"]) else address_of(transfer["system"], parent_of(where)),
         "is_mine": transfer["owner"] == visit.me["user"],
     }
 
@@ -158,6 +189,7 @@ routes = [
     Route(f"{ONE}/now", show_now),
     Route(f"{ONE}/cancel", cancel, methods=["POST"]),
     Route(f"{ONE}/retry", retry, methods=["POST"]),
+    Route(f"{ONE}/stop", stop, methods=["POST"]),
     Route(f"{ONE}/finish", finish, methods=["POST"]),
     Route(f"{ONE}/file", fetch_file),
     Route(f"{ONE}/share", share, methods=["POST"]),

@@ -55,6 +55,16 @@ class Visit:
         query = self.request.scope["query_string"].decode("latin-1")
         return f"{self.request.scope['path']}?{query}" if query else str(self.request.scope["path"])
 
+    @property
+    def service_url(self) -> str:
+        """Where this service is found, for commands and links that people take elsewhere."""
+        return self.portal.own_url or str(self.request.base_url).rstrip("/")
+
+    @property
+    def is_fragment(self) -> bool:
+        """A script asks, for a piece of a page."""
+        return "hx-request" in self.request.headers
+
     def part(self, name: str) -> str:
         """A piece of this page's path that stands in the API's path too. Raises HTTPException (404) for what no name is."""
         value = str(self.request.path_params[name])

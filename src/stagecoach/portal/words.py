@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+_SIZE = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,3})?)\s*([kMGTP]i?)?B?\s*", re.IGNORECASE | re.ASCII)
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _STEPS = ((60, "minute"), (24, "hour"), (30, "day"), (12, "month"))
 
 
@@ -22,6 +25,16 @@ def size_words(size_bytes: int | float | None) -> str:
     if unit == 0:
         return f"{int(size)} B"
     return f"{size:.{2 if size < 9.995 else 1 if size < 99.95 else 0}f} {_UNITS[unit]}"
+
+
+def bytes_of(text: str) -> int | None:
+    """The size that people write: 5000, 500 GB, 1.5 GiB; None for what is none."""
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        return None
+    unit = (found[2] or "").lower()
+    factor: int = (1024 if unit.endswith("i") else 1000) ** (" kmgtp".index(unit[0]) if unit else 0)
+    return round(float(found[1]) * factor)
 
 
 def rate_words(bytes_per_second: float) -> str:
@@ -63,6 +76,16 @@ def moment_of(text: str | None) -> datetime | None:
         return None
     moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def end_of_day(text: str) -> datetime | None:
+    """The last second of a day as browsers write it, 2030-12-31, in UTC; None for what is no day."""
+    if not _DAY.fullmatch(text):
+        return None
+    try:
+        return datetime.fromisoformat(f"{text}T23:59:59+00:00")
+    except ValueError:
+        return None
 
 
 def percent(part: int | None, whole: int | None) -> int:

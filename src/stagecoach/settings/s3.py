@@ -46,7 +46,7 @@ class S3Settings(Section):
         alias="ttl",
         ge=60,
         le=MAX_URL_TTL_SECONDS,
-        description="Seconds a presigned URL given to a client lives; S3 allows seven days at most.",
+        description="Seconds a presigned URL for a client lives, unless its owner asks for another time; at most seven days.",
     )
     max_part_size_bytes: int = Field(
         1024 * MEBIBYTE,

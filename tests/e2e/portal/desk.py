@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -37,21 +39,47 @@ class Desk:
     def __enter__(self) -> Self:
         self._playwright = sync_playwright().start()
         try:
-            # Chromium refuses to run as root with its sandbox.
-            arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-            self.context = self._playwright.chromium.launch_persistent_context(
-                self.profile, executable_path=shutil.which("chromium"), args=arguments, **self._options
-            )
-            self.context.on("request", self._request)
-            self.context.on("requestfinished", self._finished)
-            self.page = self.open_page()
-            self.page.goto(self.said["portal"])
-            self.page.get_by_role("button", name="Continue as").click()
-            expect(self.page.get_by_role("navigation", name="Main")).to_be_visible()
+            self._open_browser()
+            self.sign_in()
         except BaseException:
             self._playwright.stop()
             raise
         return self
+
+    def _open_browser(self) -> None:
+        # Chromium refuses to run as root with its sandbox.
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        self.context = self._playwright.chromium.launch_persistent_context(
+            self.profile, executable_path=shutil.which("chromium"), args=arguments, **self._options
+        )
+        self.context.on("request", self._request)
+        self.context.on("requestfinished", self._finished)
+        self.page = self.open_page()
+
+    def sign_in(self) -> None:
+        """As the machine's user."""
+        self.page.goto(self.said["portal"])
+        self.page.get_by_role("button", name="Continue as").click()
+        expect(self.page.get_by_role("navigation", name="Main")).to_be_visible()
+
+    @contextmanager
+    def neighbour(self, profile: Path) -> Iterator[Desk]:
+        """Another person's browser, where nobody has signed in yet."""
+        other = Desk(self.said, self.folder, profile, **self._options)
+        other._playwright = self._playwright
+        other._open_browser()
+        try:
+            yield other
+        finally:
+            other.context.close()
+        assert other.troubles == []
+
+    def sign_in_with(self, token: str) -> None:
+        """On the page that is open, or leads to it."""
+        self.page.get_by_text("Sign in with a token").click()
+        self.page.get_by_label("Token", exact=True).fill(token)
+        self.page.locator("form[action='/portal/sign-in/token'] button").click()
+        expect(self.page.get_by_role("navigation", name="Main")).to_be_visible()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.context.close()
@@ -75,7 +103,9 @@ class Desk:
 
     def drop(self, *paths: Path) -> None:
         """As the mouse drops files of this computer, folders too."""
-        box = self.page.locator("#upload .uppy-Dashboard-inner").bounding_box()
+        area = self.page.locator("#upload .uppy-Dashboard-inner")
+        area.scroll_into_view_if_needed()
+        box = area.bounding_box()
         assert box is not None
         at = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
         session = self.context.new_cdp_session(self.page)

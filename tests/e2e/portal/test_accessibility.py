@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import expect
-from tests.e2e.portal.desk import AXE, Desk
+from tests.e2e.portal.desk import AXE, LONG_MILLISECONDS, Desk
+from tests.e2e.portal.machine import Machine
 
 SERIOUS = {"serious", "critical"}
 SCREENS: dict[str, dict[str, Any]] = {
@@ -66,8 +67,68 @@ def test_nothing_serious_while_uploading(seen: Desk, tmp_path: Path) -> None:
     assert not any(found.values()), found
 
 
+def width_beyond_the_screen(desk: Desk) -> int:
+    return int(desk.page.evaluate("() => document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+
+
+@pytest.mark.timeout(300)
+def test_nothing_serious_on_the_pages_of_a_node_and_none_is_too_wide(seen: Desk, tmp_path: Path) -> None:
+    machine = Machine(tmp_path / "machine")
+    found, widths = {}, {}
+
+    def look(name: str) -> None:
+        found[name], widths[name] = findings(seen), width_beyond_the_screen(seen)
+
+    seen.page.goto(f"{seen.said['url']}/portal/nodes")
+    look("list")
+    seen.page.get_by_label("Name", exact=True).fill(f"a node with a long name, {tmp_path.name}")
+    seen.page.get_by_label("Directory that you will send from").fill(str(machine.send))
+    seen.page.get_by_label("Directory that files arrive in").fill(str(machine.receive))
+    seen.page.get_by_role("button", name="Get the command").click()
+    look("command")
+    machine.type(seen.page.get_by_label("The command").input_value())
+    seen.page.get_by_role("link", name="To the node").click()
+    node = seen.page.url
+    for number in range(2):
+        source = tmp_path / f"{number}.txt"
+        source.write_text("small")
+        seen.page.goto(f"{node}/upload")
+        expect(seen.page.locator("#upload .uppy-Dashboard-inner")).to_be_visible()
+        if number == 0:
+            look("upload")
+        seen.drop(source)
+        seen.send()
+        expect(seen.page.locator(".upload-landing .state")).to_have_count(1)
+    seen.page.goto(node)
+    expect(seen.page.locator("#commands li")).to_have_count(2)
+    look("queue")
+    machine.start()
+    try:
+        expect(seen.page.locator("#ended .state.done")).to_have_count(2, timeout=LONG_MILLISECONDS)
+        seen.page.get_by_role("button", name="Check the network").click()
+        expect(seen.page.get_by_role("link", name="What was measured")).to_be_visible(timeout=LONG_MILLISECONDS)
+        look("history")
+        seen.page.get_by_role("link", name="What was measured").click()
+        expect(seen.page.locator("table.measures rect").first).to_be_visible()
+        look("check")
+    finally:
+        machine.stop()
+    for page in ("grants", "settings"):
+        seen.page.goto(f"{node}/{page}")
+        look(page)
+    seen.page.goto(f"{node}/grants")
+    seen.page.locator("form[action$='/invitations'] button").click()
+    look("invitation link")
+    seen.page.goto(f"{node}/grants")
+    look("grants with one")
+    for page in ("send", "invitation", "nodes"):
+        seen.page.goto(f"{seen.said['url']}/portal/{page}")
+        look(page)
+    assert not any(found.values()), found
+    assert not any(width > 0 for width in widths.values()), widths
+
+
 def test_no_page_is_wider_than_its_screen(seen: Desk) -> None:
     for path in ("welcome", "files", "transfers", "account", "tokens"):
         seen.page.goto(f"{seen.said['url']}/portal/{path}")
-        width = seen.page.evaluate("() => document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        assert width <= 0, path
+        assert width_beyond_the_screen(seen) <= 0, path

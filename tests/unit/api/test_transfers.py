@@ -7,6 +7,7 @@ import json
 import re
 import zlib
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -503,6 +504,17 @@ async def test_a_download_url_is_signed_again_while_it_is_staged(alice: httpx.As
         await world.work()
     signed = (await alice.get(path)).json()
     assert world.store.follow("GET", signed["downloadUrl"])[2] == bytes(SIZE)
+    short = (await alice.get(path, params={"ttlSeconds": 90})).json()
+    assert datetime.fromisoformat(short["expiresAt"]) == world.clock.now() + timedelta(seconds=90)
+    for wanted in (59, 604801, "long"):
+        problem(await alice.get(path, params={"ttlSeconds": wanted}), 400, "validation_error")
+    staged_until = (await alice.get(f"/transfers/{made['transferId']}")).json()["expiresAt"]
+    longest = (await alice.get(path, params={"ttlSeconds": 604800})).json()["expiresAt"]
+    ends = [datetime.fromisoformat(staged_until), world.clock.now() + timedelta(days=7)]
+    assert datetime.fromisoformat(longest) == min(ends)
+    world.clock.advance(91)
+    assert world.store.follow("GET", short["downloadUrl"])[0] == 403
+    assert world.store.follow("GET", signed["downloadUrl"])[0] == 200
     assert (await alice.post(f"/transfers/{made['transferId']}/finish")).json()["state"] == "done"
     problem(await alice.get(path), 409, "wrong_state")
     upload = await begun(alice, path="/home/alice/y")

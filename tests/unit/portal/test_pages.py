@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 import pytest
 from tests.fakes.world import ALICE, World
@@ -94,7 +95,14 @@ async def test_a_staged_download_is_fetched_shared_and_finished(world: World, al
     assert "X-Amz-Signature" in answer.headers["location"] or "://" in answer.headers["location"]
     assert answer.headers["location"] not in alice.page.text
     await alice.send(f"/portal/transfers/{transfer_id}/share")
-    assert "without an account, until" in alice.text
+    assert "without an account, until 18 May 2030" in alice.text
+    day = (world.clock.now() + timedelta(days=1)).date().isoformat()
+    await alice.send(f"/portal/transfers/{transfer_id}/share", until=day)
+    assert "without an account, until 18 May 2030, 23:59 UTC" in alice.text
+    for no_day in ("2030-05-16", "2030-02-30", "tomorrow"):
+        await alice.open(f"/portal/transfers/{transfer_id}")
+        await alice.send(f"/portal/transfers/{transfer_id}/share", until=no_day)
+        assert "a day that is not over yet" in alice.text
     await alice.open(f"/portal/transfers/{transfer_id}")
     await alice.send(f"/portal/transfers/{transfer_id}/finish")
     assert "The staged copy is removed." in alice.text

@@ -78,6 +78,55 @@ def test_a_failure_stands_where_it_happened() -> None:
     assert [step.state for step in steps] == ["done", "done", "done", "failed", "ahead"]
 
 
+NAMES = {"node:1": "lab", "node:2": "archive (bob)"}
+
+
+def between_nodes(state: str, road: str | None) -> dict[str, Any]:
+    """Its source leg has moved 40 of 100 bytes."""
+    ends = {"source": {"system": "node:1", "path": "/a"}, "destination": {"system": "node:2", "path": "/b"}}
+    sizes = {"sizeBytes": 100, "bytesStaged": 0, "bytesMoved": 7, "system": "node:2"}
+    legs = [{"leg": "source", "bytesMoved": 40, "sizeBytes": 100}]
+    known = {"road": road} if road is not None else {}
+    return transfer("upload", state, "preparing") | ends | sizes | {"legs": legs} | known
+
+
+def test_a_transfer_between_two_places_has_their_names_and_both_legs() -> None:
+    staged = between_nodes("receiving", None)
+    assert [(leg.name, leg.done_bytes, leg.is_live) for leg in roads.legs(staged, NAMES)] == [
+        ("lab → staging area", 40, True),
+        ("Staging area → archive (bob)", 7, False),
+    ]
+    assert [leg.done_bytes for leg in roads.legs(between_nodes("moving", None), NAMES)] == [100, 7]
+    assert roads.state_words(staged) == "Coming from its source"
+    assert roads.advice(staged) == ""
+    assert roads.between(staged, NAMES) == "from lab to archive (bob)"
+    assert roads.between(staged, {}) == "from a node to a node"
+
+
+def test_the_direct_road_is_one_leg_and_says_so() -> None:
+    direct = between_nodes("receiving", "direct")
+    assert [(leg.name, leg.done_bytes, leg.size_bytes) for leg in roads.legs(direct, NAMES)] == [("lab → archive (bob)", 40, 100)]
+    assert roads.steps(direct)[1] == roads.Step("Straight from node to node", "current")
+    assert roads.legs(between_nodes("done", "direct"), NAMES)[0].done_bytes == 100
+
+
+@pytest.mark.parametrize(
+    ("state", "road", "may"),
+    [
+        ("receiving", "staged", True),
+        ("moving", "direct", True),
+        ("queued", "staged", True),
+        ("done", "staged", False),
+        ("failed", "staged", False),
+        ("moving", None, False),
+    ],
+)
+def test_what_is_under_way_can_be_stopped_where_the_service_can(state: str, road: str | None, may: bool) -> None:
+    assert roads.may_stop(between_nodes(state, road)) is may
+    assert not roads.may_stop(transfer("within", "moving") | {"road": "staged"})
+    assert not roads.may_stop(transfer("upload", "receiving") | {"road": "staged"})
+
+
 @pytest.mark.parametrize("query", [{}, {"page": "2", "sort": "size", "order": "down", "filter": "a b", "hidden": "yes"}])
 def test_a_view_is_what_its_address_says(query: dict[str, str]) -> None:
     assert view_of(query).query() == query
