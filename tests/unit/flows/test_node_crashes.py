@@ -164,7 +164,7 @@ async def test_a_crash_between_any_two_steps_is_repaired_by_the_worker_alone(
 ) -> None:
     caplog.set_level(logging.CRITICAL)
     monkeypatch.setattr(cancelling, "LOOK_SECONDS", 0)
-    monkeypatch.setattr(cancelling, "INLINE_SECONDS", 0.05)
+    monkeypatch.setattr(cancelling, "INLINE_SECONDS", 0.3)
     for after in (False, True):
         for crash_at in itertools.count(1):
             process = Process(crash_at, after=after)
