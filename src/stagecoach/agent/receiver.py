@@ -104,6 +104,11 @@ class Receiver:
         return self._process.pid if self._process is not None else None
 
     @property
+    def gave_up(self) -> bool:
+        """It has ended too often of late, and is not started again by itself."""
+        return self._guard is not None and self._guard.done()
+
+    @property
     def certificate(self) -> ReceiverCertificate:
         """Once started. Its fingerprint is what senders are told."""
         if self._certificate is None:

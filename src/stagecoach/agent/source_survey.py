@@ -6,6 +6,7 @@ stay behind, so who sends is told beforehand.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections import Counter, defaultdict
@@ -24,6 +25,7 @@ _WORDS = {
     "empty_directory": "{count} empty directories are not sent",
     "reserved_name": "{count} names begin like rclone's own temporary files; the receiver would hide and remove them",
     "unreadable": "{count} files or directories cannot be read by the agent",
+    "not_utf8": "{count} names are not UTF-8, which S3 cannot carry",
 }
 
 
@@ -45,13 +47,14 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What is sent, counted, and what is not."""
+    """What is sent, counted, and what is not. ``fingerprint`` is another one when a name, a size or a time has changed."""
 
     files: int
     size_bytes: int
     largest_bytes: int
     notices: tuple[Notice, ...]
     one_file: bool
+    fingerprint: str = ""
 
 
 class _Counting:
@@ -59,6 +62,7 @@ class _Counting:
         self.counts: Counter[str] = Counter()
         self.examples: defaultdict[str, list[str]] = defaultdict(list)
         self.files = self.size_bytes = self.largest_bytes = 0
+        self.fingerprint = 0
 
     def notice(self, kind: str, path: str) -> None:
         self.counts[kind] += 1
@@ -69,6 +73,11 @@ class _Counting:
         name = path.rpartition("/")[2]
         if name.startswith(_RESERVED):
             self.notice("reserved_name", path)
+        if not _is_utf8(name):
+            self.notice("not_utf8", path)
+        # In whatever order the directory gives them.
+        identity = f"{status.st_size} {status.st_mtime_ns} {status.st_ino} ".encode() + os.fsencode(path)
+        self.fingerprint ^= int.from_bytes(hashlib.blake2b(identity, digest_size=16).digest(), "big")
         if not os.access(path, os.R_OK):
             self.notice("unreadable", path)
         elif status.st_mode & 0o111:
@@ -82,7 +91,7 @@ class _Counting:
             Notice(kind, count, tuple(os.path.relpath(example, root) for example in self.examples[kind]))
             for kind, count in sorted(self.counts.items())
         )
-        return Survey(self.files, self.size_bytes, self.largest_bytes, notices, one_file)
+        return Survey(self.files, self.size_bytes, self.largest_bytes, notices, one_file, f"{self.fingerprint:032x}")
 
 
 def survey_source(source: Path) -> Survey:
@@ -135,6 +144,16 @@ def _entries(root: str, counting: _Counting) -> Iterator[os.DirEntry[str]]:
             counting.notice("empty_directory", directory)
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
+                if not _is_utf8(entry.name):
+                    counting.notice("not_utf8", entry.path)
                 waiting.append(entry.path)
             else:
                 yield entry
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
