@@ -65,6 +65,11 @@ class Receiving:
             host=self._address.host, port=self._address.port, certificate_sha256=self._receiver.certificate.sha256
         )
 
+    @property
+    def pid(self) -> int | None:
+        """Of the receiver's rclone, while it runs."""
+        return self._receiver.pid if self._receiver is not None else None
+
     def health(self) -> list[str]:
         """Sentences for the node's owner."""
         if self._receiver is None:

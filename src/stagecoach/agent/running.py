@@ -66,7 +66,7 @@ class Agent:
         self._mover = mover or Mover(state.moves, {"fetch": enrolment.receive, "put": enrolment.send})
         places = {"send": Path(enrolment.send), "receive": Path(enrolment.receive)}
         self._checker = checker or Checker(enrolment.server, places)
-        self._direct = DirectRoad(
+        self.direct = DirectRoad(
             state, enrolment.send, enrolment.receive, receiver, tell=lambda command_id, standing: self._told(command_id, standing)
         )
         self._wait_seconds = min(MAX_WAIT_SECONDS, enrolment.poll_seconds)
@@ -80,7 +80,7 @@ class Agent:
                 self._journal,
                 self._mover,
                 self._checker,
-                self._direct,
+                self.direct,
                 self._clock,
                 lambda command_id: self._reports.tell(command_id),
             )
@@ -88,8 +88,8 @@ class Agent:
                 service, enrolment.instance_id, self._journal, Backoff(self._clock), self._workshop.acknowledge, self._refused
             )
             self._progress = ProgressReports(service, enrolment.instance_id, self._journal, self._clock, self._refused)
-            self._direct.secrets.forget_all_but({entry.id for entry in self._journal if entry.is_unfinished})
-            await self._direct.start()
+            self.direct.secrets.forget_all_but({entry.id for entry in self._journal if entry.is_unfinished})
+            await self.direct.start()
             self._take_up_again()
             work = (self._poll(service), self._reports.run(), self._progress.run(), stop.wait())
             tasks = [asyncio.create_task(one) for one in work]
@@ -99,7 +99,7 @@ class Agent:
                 for task in tasks:
                     task.cancel()
                 await self._workshop.stop_all()
-                await self._direct.stop()
+                await self.direct.stop()
                 await asyncio.gather(*tasks, return_exceptions=True)
             for task in done:
                 task.result()
@@ -147,9 +147,9 @@ class Agent:
             free_bytes=self._surroundings.free,
             running=[entry.id for entry in self._journal if entry.is_open][:MAX_RUNNING],
             capacity=max(0, MOST_AT_ONCE - unfinished) if self._surroundings.is_writable else 0,
-            health=[*self._surroundings.health, *self._direct.health()],
-            receiver=self._direct.receiver,
-            kinds=[MOVE, DISCARD, CHECK_NETWORK, *self._direct.kinds],
+            health=[*self._surroundings.health, *self.direct.health()],
+            receiver=self.direct.receiver,
+            kinds=[MOVE, DISCARD, CHECK_NETWORK, *self.direct.kinds],
             wait_seconds=self._wait_seconds,
         )
 
@@ -194,7 +194,7 @@ class Agent:
 
     def _keep_secrets(self, entry: Entry, command: Command) -> None:
         if command.secret is not None:
-            self._direct.secrets.keep(entry.id, command.secret)
+            self.direct.secrets.keep(entry.id, command.secret)
         if entry.kind == MOVE and command.ticket_url is not None:
             self._mover.keep_ticket_url(entry, command.ticket_url)
 
@@ -248,7 +248,7 @@ class Agent:
             "version": version(),
             "at": self._wall_clock(),
             "trouble": trouble,
-            "health": [*self._surroundings.health, *self._direct.health()],
+            "health": [*self._surroundings.health, *self.direct.health()],
         }
         with contextlib.suppress(OSError):  # for people's eyes alone
             write_document(self._state.status_file, document)

@@ -26,7 +26,7 @@ from stagecoach.agent.rclone_at_hand import RcloneAtHand
 from stagecoach.agent.rclone_calls import Destination, Limits
 from stagecoach.agent.rclone_jobs import Copy, Outcome, RcloneJobs
 from stagecoach.agent.rclone_progress import Progress
-from stagecoach.agent.source_survey import Survey, survey_source
+from stagecoach.agent.source_survey import UNFIT, Survey, survey_source
 from stagecoach.agent.stopping import Work
 from stagecoach.agent.threads import in_thread
 from stagecoach.core.errors import CommandFailed, RcloneUnavailable
@@ -180,9 +180,8 @@ class _Sending:
         self._work.started()
         survey = await self._unless_stopped(lambda: survey_source(source))
         self._notices = [notice.words[:_MOST_WORDS] for notice in survey.notices]
-        if any(notice.kind == "not_utf8" for notice in survey.notices):
-            words = "Names that are not UTF-8 cannot go directly: send it by way of the staging area, or rename them."
-            raise _Over(Ending(1, "path_refused", words))
+        if unfit := [notice.words for notice in survey.notices if notice.kind in UNFIT]:
+            raise _Over(Ending(1, "direct_unfit", f"It cannot go directly, but by way of the staging area: {unfit[0]}"))
         self._tell(Progress("running", 0, survey.size_bytes, 0, survey.files))
         await self._look_at_the_way(survey)
         destination = await self._destination()

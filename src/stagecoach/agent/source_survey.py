@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -17,15 +18,19 @@ from pathlib import Path
 from stagecoach.core.errors import FileMissing, NotAFile
 
 _EXAMPLES = 5
-_RESERVED = (".rclone_temp_", ".rclone_multipart_upload_")
+_RESERVED = (".rclone_temp_", ".rclone_multipart_upload_", ".stagecoach-check-")
+# Control characters, which no list in XML can hold, and the signs by which rclone writes and quotes them in its own names.
+_NOT_CARRIED = re.compile("[\\x00-\\x1f\\x7f\u201b\u2400-\u2426\\udc80-\\udcff]")
+UNFIT = frozenset({"reserved_name", "name_not_carried"})
+"""Notices of what the direct road cannot bring there unharmed."""
 _WORDS = {
     "executable": "{count} files can be executed; at the other end they cannot until somebody says chmod +x",
     "link": "{count} symbolic links are not sent; what they point to is sent only if it lies in the directory itself",
     "special": "{count} pipes, sockets or devices are not sent",
     "empty_directory": "{count} empty directories are not sent",
-    "reserved_name": "{count} names begin like rclone's own temporary files; the receiver would hide and remove them",
+    "reserved_name": "{count} names begin like temporary files of the receiver, which would hide and remove them",
     "unreadable": "{count} files or directories cannot be read by the agent",
-    "not_utf8": "{count} names are not UTF-8, which S3 cannot carry",
+    "name_not_carried": "{count} names have characters in them that would arrive as others, or not at all",
 }
 
 
@@ -73,8 +78,8 @@ class _Counting:
         name = path.rpartition("/")[2]
         if name.startswith(_RESERVED):
             self.notice("reserved_name", path)
-        if not _is_utf8(name):
-            self.notice("not_utf8", path)
+        if _NOT_CARRIED.search(name):
+            self.notice("name_not_carried", path)
         # In whatever order the directory gives them.
         identity = f"{status.st_size} {status.st_mtime_ns} {status.st_ino} ".encode() + os.fsencode(path)
         self.fingerprint ^= int.from_bytes(hashlib.blake2b(identity, digest_size=16).digest(), "big")
@@ -144,16 +149,8 @@ def _entries(root: str, counting: _Counting) -> Iterator[os.DirEntry[str]]:
             counting.notice("empty_directory", directory)
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                if not _is_utf8(entry.name):
-                    counting.notice("not_utf8", entry.path)
+                if _NOT_CARRIED.search(entry.name):
+                    counting.notice("name_not_carried", entry.path)
                 waiting.append(entry.path)
             else:
                 yield entry
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
