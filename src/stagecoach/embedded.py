@@ -90,6 +90,7 @@ async def embedded_service(state: Path, roots: Sequence[str], port: int) -> Asyn
                 "accounts": {"enabled": True, "name_is_user": True},
                 "auth": {"issuers": [{"jwks": str(state / "jwks.json")}]},
                 "portal": {"enabled": True, "url": origins[0], "cookie_key": _kept_key(state / "portal-key")},
+                "nodes": {"sealing_key": _kept_key(state / "sealing-key")},
                 "log": {"level": "warning"},
             }
         )

@@ -67,6 +67,7 @@ _OPTIONAL = {
     "auth.issuers.portal_client_secret": "secret_file:/run/secrets/portal-client-secret",
     "auth.issuers.label_for_people": "Your institution",
     "portal.cookie_key": "secret_file:/run/secrets/portal-cookie-key",
+    "nodes.sealing_key": "secret_file:/run/secrets/nodes-sealing-key",
     "portal.support": "Questions? Write to help@example.org.",
     "webhooks.allowed_hosts": ["hooks.example.org", "*.portal.example.org"],
     "webhooks.signing_secret": "secret_file:/run/secrets/stagecoach-webhook-secret",

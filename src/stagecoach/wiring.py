@@ -26,6 +26,7 @@ from stagecoach.database.engine import migrate, open_engine, require_current
 from stagecoach.database.followed_jobs import FollowedJobs
 from stagecoach.database.inventory import Inventory
 from stagecoach.database.log_in_tries import LogInTries
+from stagecoach.database.network_checks import NetworkChecks
 from stagecoach.database.node_commands import NodeCommands
 from stagecoach.database.node_grants import NodeGrants
 from stagecoach.database.node_polls import NodePolls
@@ -82,6 +83,7 @@ async def open_toolbox(
             passwords=passwords,
             nodes=Nodes(engine),
             node_commands=NodeCommands(engine),
+            network_checks=NetworkChecks(engine),
             node_polls=NodePolls(engine),
             node_grants=NodeGrants(engine),
             deliveries=WebhookDeliveries(engine),

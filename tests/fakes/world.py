@@ -27,6 +27,7 @@ from stagecoach.database.engine import migrate, open_engine
 from stagecoach.database.followed_jobs import FollowedJobs
 from stagecoach.database.inventory import Inventory
 from stagecoach.database.log_in_tries import LogInTries
+from stagecoach.database.network_checks import NetworkChecks
 from stagecoach.database.node_commands import NodeCommands
 from stagecoach.database.node_grants import NodeGrants
 from stagecoach.database.node_polls import NodePolls
@@ -173,6 +174,7 @@ class World:
             passwords=self.passwords,
             nodes=Nodes(self.engine),
             node_commands=watched(NodeCommands(self.engine)),
+            network_checks=NetworkChecks(self.engine),
             node_polls=NodePolls(self.engine),
             node_grants=watched(NodeGrants(self.engine)),
             deliveries=watched(WebhookDeliveries(self.engine)),
@@ -267,11 +269,10 @@ def world_settings(**changes: Mapping[str, Any]) -> Settings:
         "systems": [{**alps, **changes.get("alps", {})}, {**bora, **changes.get("bora", {})}],
         # A test moves the clock by a second and wants an answer.
         "worker": {"scheduler_asks_per_minute": 600, **changes.get("worker", {})},
+        "nodes": {"sealing_key": "a key that seals, of 32 and more", **changes.get("nodes", {})},
     }
     values["s3"] |= changes.get("s3", {})
-    values |= {
-        name: changes[name] for name in ("events", "nodes", "webhooks", "auth", "accounts", "personal_tokens") if name in changes
-    }
+    values |= {name: changes[name] for name in ("events", "webhooks", "auth", "accounts", "personal_tokens") if name in changes}
     return settings_from(values)
 
 

@@ -33,6 +33,7 @@ def test_the_example_settings_can_be_loaded(tmp_path: Path, uncommented: bool) -
         (tmp_path / name).write_text("postgresql+psycopg://stagecoach@db/stagecoach" if "url" in name else "x")
     (tmp_path / "portal-client-secret").write_text("x")
     (tmp_path / "portal-cookie-key").write_text("x" * 32)
+    (tmp_path / "nodes-sealing-key").write_text("x" * 32)
     (tmp_path / "stagecoach-webhook-secret").write_text("whsec_" + "c2VjcmV0" * 4)
     text = example_text().replace("secret_file:/run/secrets/", f"secret_file:{tmp_path}/")
     if uncommented:

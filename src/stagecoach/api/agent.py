@@ -14,7 +14,7 @@ from stagecoach.api.transfers import NO_NUL
 from stagecoach.core.audit_log import Act
 from stagecoach.core.nodes import AgentReport
 from stagecoach.flows.enrol_node import enrol_node
-from stagecoach.flows.note_command import note_end, note_start
+from stagecoach.flows.note_command import note_end, note_progress, note_start
 from stagecoach.flows.poll_node import PollAnswer, poll_node
 from stagecoach.wire import agent as wire
 
@@ -53,6 +53,7 @@ async def post_poll(request: wire.PollRequest, node: CurrentNode, tools: Tools, 
         send_free_bytes=request.free_bytes.send,
         health=tuple(_plain(sentence) for sentence in request.health),
         receiver=request.receiver.model_dump() if request.receiver is not None else None,
+        kinds=tuple(request.kinds),
         address=address_of(connection),
     )
     return _shown(await poll_node(tools, node, report, request.wait_seconds, connection.is_disconnected))
@@ -62,6 +63,15 @@ async def post_poll(request: wire.PollRequest, node: CurrentNode, tools: Tools, 
 async def post_started(command_id: CommandId, request: wire.StartedReport, node: CurrentNode, tools: Tools) -> None:
     """404 and 409: it is not to be carried out (any more), and the agent stops it."""
     await note_start(tools, node, request.instance_id, command_id, request.attempt)
+
+
+@router.post("/commands/{command_id}/progress", status_code=204, summary="Say how far a command is")
+async def post_progress(command_id: CommandId, request: wire.ProgressReport, node: CurrentNode, tools: Tools) -> None:
+    """Of what is sent to another node or to a store: at most once in two seconds. 404 and 409: it is to be stopped."""
+    said = request.model_dump(by_alias=True, exclude={"instance_id", "attempt", "check"})
+    said["currentFile"] = _plain(request.current_file) if request.current_file is not None else None
+    said["notices"] = [_plain(notice) for notice in request.notices]
+    await note_progress(tools, node, request.instance_id, command_id, request.attempt, said, request.check)
 
 
 @router.post("/commands/{command_id}/ended", status_code=204, summary="Say that a command has ended")
@@ -92,9 +102,12 @@ def _shown(answer: PollAnswer) -> wire.PollAnswer:
                 id=given.command.id,
                 kind=given.command.kind.value,
                 attempt=given.command.attempt,
-                transfer_id=given.command.transfer_id,
+                transfer_id=given.command.shown_transfer_id,
                 spec=dict(given.command.spec),
                 ticket_url=given.ticket_url,
+                secret=wire.Secret(access_key_id=given.secret.access_key_id, secret_access_key=given.secret.secret_access_key)
+                if given.secret is not None
+                else None,
             )
             for given in answer.commands
         ],

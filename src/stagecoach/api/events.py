@@ -19,6 +19,7 @@ from stagecoach.api.tokens import TokenChecker
 from stagecoach.api.transfers import TransferId
 from stagecoach.core.access import Caller
 from stagecoach.core.errors import TooManyRequests
+from stagecoach.core.roads import seconds_left
 from stagecoach.core.transfer import HistoryEntry, Transfer
 from stagecoach.flows.show_transfers import show_history
 from stagecoach.flows.toolbox import Toolbox
@@ -160,14 +161,17 @@ def _news(before: Transfer | None, now: Transfer, leg: Transfer | None) -> list[
             rate_bytes_per_second=now.rate_bytes_per_second,
             file_count=now.file_count,
             files_moved=now.files_moved,
+            seconds_left=seconds_left(now),
+            current_file=now.current_file,
+            notices=now.notices,
             legs=legs_view(now, leg),
         )
         return [format_sse_event(event="progress", data_str=progress.model_dump_json(by_alias=True))]
     return []
 
 
-def _counts(transfer: Transfer) -> tuple[int, ...]:
-    return (transfer.bytes_staged, transfer.bytes_moved, transfer.files_moved)
+def _counts(transfer: Transfer) -> tuple[object, ...]:
+    return (transfer.bytes_staged, transfer.bytes_moved, transfer.files_moved, transfer.current_file, transfer.notices)
 
 
 def _story(line: HistoryEntry) -> bytes:

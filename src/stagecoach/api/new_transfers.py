@@ -12,8 +12,8 @@ from stagecoach.api.idempotency import IdempotencyKey, repeatable_request
 from stagecoach.api.problems import PROBLEM_ANSWERS
 from stagecoach.core.access import Caller
 from stagecoach.core.audit_log import Act
-from stagecoach.core.errors import DigestRefused, InvalidRequest, SizeRefused
-from stagecoach.core.transfer import Archive
+from stagecoach.core.errors import DigestRefused, InvalidRequest, RoadClosed, SizeRefused
+from stagecoach.core.transfer import Archive, Road
 from stagecoach.flows.answer_again import RepeatableRequest
 from stagecoach.flows.begin_relay import RelayEnd, begin_relay
 from stagecoach.flows.begin_transfer import begin_download, begin_upload
@@ -38,9 +38,12 @@ async def post_transfer(
 
     Between two systems both are asked everything first: paths, rights, room, bounds, accounts. A staging job of the source
     then brings the data to the staging area, and one of the destination from there to its place; the transfer shows both.
+    Between two nodes it goes straight where that is possible (`road`), and the transfer says why where it does not.
     Repeated with the same Idempotency-Key it answers the same transfer again.
     """
     _require_no_words_of_the_client(request)
+    if request.road == "direct" and (request.source is None or request.destination is None):
+        raise RoadClosed("Only from one data transfer node to another there is a direct road; give both ends.")
     repeatable = repeatable_request(key, "", "transfer", request)
     if request.destination is None:
         return await _download(tools, caller, request, repeatable, trail)
@@ -130,7 +133,16 @@ async def _relay(
     words = {"source_system": source.system, "source_path": source.path}
     async with trail.of(Act.RELAY_BEGUN, system=destination.system, path=destination.path, **words) as noted:
         begun = await begin_relay(
-            tools, caller, ends[0], ends[1], request.whole, _archive(request), request.webhook_url, repeatable
+            tools,
+            caller,
+            ends[0],
+            ends[1],
+            request.whole,
+            _archive(request),
+            request.webhook_url,
+            repeatable,
+            None if request.road in {None, "auto"} else Road(request.road),
+            request.rate_limit_bytes_per_second,
         )
         noted.target = begun.transfer.id
     state = begun.transfer.state.value if begun.is_repeated else None

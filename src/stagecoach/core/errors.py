@@ -36,6 +36,7 @@
     │   ├── TooManyTokens             too_many_tokens: as many as one user may have
     │   ├── LimitReached              limit_reached: of nodes, grants, commands
     │   ├── GrantExceeded             grant_exceeded: more bytes than the grant to send has left
+    │   ├── RoadClosed                road_closed: from node to node there is no direct road, and nothing else is wanted
     │   ├── InstanceDiffers           instance_differs: a node's credential on a second machine
     │   ├── StaleVersion              somebody else moved the row first (internal)
     │   └── RequestUnderWay           the same request is still being answered
@@ -321,6 +322,12 @@ class GrantExceeded(Conflict):
     """The grant to send to a node has fewer bytes left; nothing was made. ``data`` has the limit and what is used."""
 
     code = "grant_exceeded"
+
+
+class RoadClosed(Conflict):
+    """A transfer that shall go straight from node to node cannot; nothing was made. The message says what is missing."""
+
+    code = "road_closed"
 
 
 class InstanceDiffers(Conflict):

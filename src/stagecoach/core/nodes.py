@@ -67,6 +67,9 @@ class Node:
     address: str | None = None
     """As the service saw it."""
     receiver: Mapping[str, object] | None = None
+    """Where other nodes reach it directly: ``host``, ``port``, ``certificate_sha256``."""
+    kinds: tuple[str, ...] = ()
+    """Of commands that its agent can carry out; none said: the first ones."""
     health: tuple[str, ...] = ()
     parallel: int = 1
     """Commands at once."""
@@ -120,6 +123,7 @@ class AgentReport:
     send_free_bytes: int | None = None
     health: tuple[str, ...] = ()
     receiver: Mapping[str, object] | None = None
+    kinds: tuple[str, ...] = ()
     address: str | None = None
 
 
@@ -140,6 +144,18 @@ class CommandKind(StrEnum):
     """Remove the folder, or what an interrupted move left."""
     SEND_TO_STORE = "send_to_store"
     """Copy to a store that the node's owner has named."""
+
+
+FIRST_KINDS = frozenset({CommandKind.MOVE, CommandKind.CHECK_NETWORK, CommandKind.DISCARD})
+"""What agents can do that say nothing of it."""
+SIDE_KINDS = frozenset({CommandKind.RECEIVE, CommandKind.PLACE, CommandKind.DISCARD})
+"""What moves no data of its own, and takes none of the places that a node's owner gives."""
+MOST_SIDE_COMMANDS = 100
+
+
+def kinds_of(said: Sequence[str]) -> frozenset[CommandKind]:
+    """What an agent can carry out; of kinds that this service does not know it gets none."""
+    return frozenset(kind for kind in CommandKind if kind.value in said) if said else FIRST_KINDS
 
 
 class CommandState(StrEnum):
@@ -186,6 +202,19 @@ class NodeCommand:
     lease_until: datetime | None = None
     attempt: int = 0
     result: Mapping[str, object] | None = None
+    progress: Mapping[str, object] | None = None
+    """What its agent last told of it: of one that sends to another node or to a store."""
+
+    @property
+    def is_side(self) -> bool:
+        """Whether it takes none of the places that its node's owner gives."""
+        return self.kind in SIDE_KINDS
+
+    @property
+    def shown_transfer_id(self) -> str | None:
+        """Of the transfer that people see."""
+        said = self.spec.get("transferId")
+        return said if isinstance(said, str) else self.transfer_id
 
     def is_lost(self, now: datetime) -> bool:
         """Whether it is with an agent that has not been heard of for too long."""

@@ -19,6 +19,9 @@ _PLAIN_MD5 = re.compile(r"[0-9a-f]{32}")
 
 def with_object_of(transfer: Transfer, leg: Transfer) -> Transfer:
     """The relay with the size, the cut, the ETag and the time of the object that its leg has staged."""
+    if leg.is_direct:
+        # Nothing is staged: what the leg has brought to the destination's disk is moved to its place there.
+        return replace(with_progress_of(transfer, leg), bytes_staged=leg.bytes_staged, expires_at=leg.expires_at)
     plan = leg.plan
     return replace(
         transfer,
@@ -44,15 +47,26 @@ def _etag(leg: Transfer) -> str | None:
 
 def with_progress_of(transfer: Transfer, leg: Transfer) -> Transfer:
     """A ``receiving`` relay with what its leg has brought into the staging area so far, as of a client's parts."""
-    if (leg.size_bytes, leg.bytes_moved) == (transfer.size_bytes, transfer.bytes_staged):
-        return transfer
-    return replace(
-        transfer,
-        size_bytes=leg.size_bytes,
-        bytes_staged=leg.bytes_moved,
-        changed_at=leg.changed_at,
-        updated_at=leg.updated_at,
-    )
+    after = replace(transfer, road=leg.road, road_reason=leg.road_reason or transfer.road_reason, notices=leg.notices)
+    if leg.is_direct:
+        after = replace(
+            after,
+            rate_bytes_per_second=leg.rate_bytes_per_second,
+            file_count=leg.file_count,
+            files_moved=leg.files_moved,
+            current_file=leg.current_file,
+        )
+    # What is measured stays known, also where another road measures it anew: it counts once against a grant.
+    size_bytes = leg.size_bytes if leg.size_bytes is not None else transfer.size_bytes
+    if (size_bytes, leg.bytes_moved) != (transfer.size_bytes, transfer.bytes_staged):
+        after = replace(
+            after,
+            size_bytes=size_bytes,
+            bytes_staged=leg.bytes_moved,
+            changed_at=leg.changed_at,
+            updated_at=leg.updated_at,
+        )
+    return transfer if after == transfer else after
 
 
 def needs_its_leg(transfer: Transfer) -> bool:

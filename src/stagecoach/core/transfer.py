@@ -54,6 +54,15 @@ class WaitPolicy(StrEnum):
     IN_JOB = "in_job"
 
 
+class Road(StrEnum):
+    """How the bytes of a transfer go."""
+
+    STAGED = "staged"
+    """Through the staging area."""
+    DIRECT = "direct"
+    """From one node to another, with nothing in between."""
+
+
 class Archive(StrEnum):
     """As what a whole directory travels."""
 
@@ -170,6 +179,25 @@ class Transfer:
     """Of a relay: the system of its source leg; ``source_path`` is then the path there."""
     relay_of: str | None = None
     """Of a source leg: the relay that it belongs to, which is what people see."""
+    road: Road = Road.STAGED
+    """Of a relay and its leg alike; either has its own job on it (``flows/direct_road.py``)."""
+    wanted_road: Road | None = None
+    """What its owner insists on; None: whichever is open. Of a relay between nodes and its leg."""
+    road_reason: str | None = None
+    """Why it is not direct, in a sentence, where both ends are nodes."""
+    rate_limit_bytes_per_second: int | None = None
+    """Of the direct road."""
+    current_file: str | None = None
+    """What is being sent on it."""
+    notices: tuple[str, ...] = ()
+    """What its owner should know of what was sent on it, and of how that went."""
+    stall_noticed_at: datetime | None = None
+    slow_since: datetime | None = None
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether nothing of it is in the staging area."""
+        return self.road is Road.DIRECT
 
     @property
     def is_relay(self) -> bool:
@@ -202,7 +230,7 @@ class Transfer:
     @property
     def plan(self) -> PartPlan:
         """How the object is cut. Raises ValueError while its size is not known."""
-        if self.size_bytes is None or self.operation is not None:
+        if self.size_bytes is None or self.operation is not None or self.is_direct:
             raise ValueError(f"transfer {self.id} has not been measured yet, or has no parts")
         if self.is_measured_by_job:
             return fit_parts(self.size_bytes, self.part_size_bytes, self.part_count)

@@ -17,6 +17,7 @@ PAUSE_FACTOR = 6.0
 LONGEST_PAUSE_SECONDS = 3600.0
 
 ANOTHER_MOVER = "another_mover"
+STOPPED = "stopped"
 HELD_JOB_ENDED = "held_job_ended"
 # These pass by themselves: another job goes on where this one stopped.
 _PASSES = frozenset(
@@ -27,6 +28,8 @@ _PASSES = frozenset(
         "interrupted",
         "store_unreachable",
         "ticket_expired",
+        "receiver_lost",
+        "agent_error",
         HELD_JOB_ENDED,
         ANOTHER_MOVER,
     }
@@ -52,7 +55,10 @@ _FINAL = frozenset(
 )
 # The job stopped in the middle, and its journal and hidden file say where.
 _STOPPED_MIDWAY = (
-    _PASSES | _PASSES_WITH_PROGRESS | {"out_of_memory", "job_cancelled", "receipt_missing", "store_refused", "submission_refused"}
+    _PASSES
+    | _PASSES_WITH_PROGRESS
+    | {"out_of_memory", "job_cancelled", "receipt_missing", "store_refused", "submission_refused"}
+    | {STOPPED, "cancelled", "command_unsupported", "receiver_full", "receiver_unavailable", "receiver_unreachable"}
 )
 
 

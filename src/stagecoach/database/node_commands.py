@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from stagecoach.core.errors import Conflict, LimitReached, NodeNotFound
 from stagecoach.core.nodes import (
     QUEUED,
+    SIDE_KINDS,
     CommandKind,
     CommandState,
     Node,
@@ -21,11 +22,13 @@ from stagecoach.core.nodes import (
 )
 from stagecoach.core.transfer import State
 from stagecoach.database.engine import reading, writing
+from stagecoach.database.network_checks import NetworkCheck, keep_check
 from stagecoach.database.node_tables import HAS_ENDED, IS_WITH_AGENT, node_commands, nodes
 from stagecoach.database.nodes import node_of
 from stagecoach.database.tables import transfers
 
 IDS_AT_ONCE = 1000
+MOST_RATES = 240
 _FIELDS = tuple(field.name for field in fields(NodeCommand))
 _rows = node_commands.c
 _IS_QUEUED = _rows.state.in_([state.value for state in QUEUED])
@@ -37,8 +40,9 @@ class NodeCommands:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def add(self, command: NodeCommand, most_of_kind: int | None = None) -> NodeCommand:
-        """At the end of its node's queue; or the one of this name that is open or done already.
+    async def add(self, command: NodeCommand, most_of_kind: int | None = None, sealed: bytes | None = None) -> NodeCommand:
+        """At the end of its node's queue; or the one of this name that is open or done already. ``sealed`` is kept with it
+        until it has ended.
 
         Raises:
             NodeNotFound: the node is revoked or was never. LimitReached: ``most_of_kind`` of its kind are open.
@@ -58,8 +62,15 @@ class NodeCommands:
                     raise LimitReached(f"{most_of_kind} of this kind are in the node's queue, which is the limit.", data=data)
             last = select(func.coalesce(func.max(_rows.number), 0)).where(_rows.node_id == command.node_id)
             numbered = replace(command, number=(await connection.execute(last)).scalar_one() + 1)
-            await connection.execute(insert(node_commands).values(**_values(numbered), hidden=False))
+            await connection.execute(insert(node_commands).values(**_values(numbered), sealed=sealed, hidden=False))
         return numbered
+
+    async def sealed(self, node_id: str, command_id: str) -> bytes | None:
+        """What is kept sealed with it; None when there is nothing, or it has ended."""
+        async with reading(self._engine) as connection:
+            query = select(_rows.sealed).where(_rows.node_id == node_id, _rows.id == command_id)
+            sealed: bytes | None = await connection.scalar(query)
+            return sealed
 
     async def get(self, node_id: str, command_id: str) -> NodeCommand | None:
         """One of this node's."""
@@ -88,6 +99,14 @@ class NodeCommands:
             query = query.where(_rows.owner == owner)
         async with reading(self._engine) as connection:
             return [command_of(row) for row in await connection.execute(query)]
+
+    async def open_of_transfer(self, node_id: str, transfer_id: str, kind: CommandKind) -> list[NodeCommand]:
+        """Those of one kind that have not ended, in the queue's order."""
+        mine = (_rows.node_id == node_id, _rows.transfer_id == transfer_id, _rows.kind == kind.value, not_(HAS_ENDED))
+        async with reading(self._engine) as connection:
+            return [
+                command_of(row) for row in await connection.execute(select(node_commands).where(*mine).order_by(_rows.number))
+            ]
 
     async def page(
         self, node_id: str, states: Collection[CommandState], before_number: int | None, limit: int
@@ -158,7 +177,13 @@ class NodeCommands:
         """It has ended without being carried out: nobody has it, and nobody needs it."""
         async with writing(self._engine) as connection:
             mine = (_rows.node_id == node_id, _rows.id == command_id, not_(HAS_ENDED))
-            ended = {"state": CommandState.CANCELLED.value, "cancel_asked": True, "ended_at": now, "lease_until": None}
+            ended = {
+                "state": CommandState.CANCELLED.value,
+                "cancel_asked": True,
+                "ended_at": now,
+                "lease_until": None,
+                "sealed": None,
+            }
             await connection.execute(update(node_commands).where(*mine).values(**ended))
 
     async def hide(self, node_id: str, command_id: str) -> None:
@@ -193,17 +218,44 @@ class NodeCommands:
             state = CommandState.DONE if result.get("exit_code") == 0 else failed
             ended = replace(command, state=state, ended_at=now, lease_until=None, result=result)
             await write(connection, ended)
+            if command.transfer_id is not None and (check := check_of_result(result, now)) is not None:
+                await keep_check(connection, command.transfer_id, check)
             await _wake_transfer(connection, command, now)
         return ended
+
+    async def note_progress(
+        self,
+        node_id: str,
+        command_id: str,
+        attempt: int,
+        progress: Mapping[str, object],
+        check: NetworkCheck | None,
+        now: datetime,
+    ) -> None:
+        """How far the agent is with it. ``check`` replaces what is kept of the transfer that it carries.
+
+        Raises:
+            NodeNotFound: it is not this node's. Conflict: it has ended, or is to end.
+        """
+        async with writing(self._engine) as connection:
+            command = await _for_agent(connection, node_id, command_id, attempt)
+            if command.state is not CommandState.RUNNING or command.cancel_asked:
+                raise Conflict("The command is not to be carried out (any more).", data={"state": command.state.value})
+            await connection.execute(update(node_commands).where(_rows.id == command_id).values(progress=dict(progress)))
+            if command.transfer_id is not None and check is not None:
+                await keep_check(connection, command.transfer_id, check)
+            await _wake_transfer(connection, command, now)
 
     async def nodes_with_news(self, with_room: Collection[str], without_room: Collection[str]) -> set[str]:
         """Of the nodes whose agents wait: those with a command to deliver, and those with one to end that was not told."""
         found: set[str] = set()
         untold = and_(IS_WITH_AGENT, _rows.cancel_asked, _rows.cancel_told_at.is_(None))
+        pending = _rows.state == CommandState.PENDING.value
+        aside = and_(pending, _rows.kind.in_([kind.value for kind in SIDE_KINDS]))
         async with reading(self._engine) as connection:
             for ids, wanted in (
-                (list(with_room), or_(_rows.state == CommandState.PENDING.value, untold)),
-                (list(without_room), untold),
+                (list(with_room), or_(pending, untold)),
+                (list(without_room), or_(aside, untold)),
             ):
                 for start in range(0, len(ids), IDS_AT_ONCE):
                     query = select(_rows.node_id).where(_rows.node_id.in_(ids[start : start + IDS_AT_ONCE]), wanted).distinct()
@@ -225,14 +277,29 @@ async def locked_node(connection: AsyncConnection, node_id: str) -> Node | None:
 
 
 async def write(connection: AsyncConnection, command: NodeCommand) -> None:
-    """The whole row of one that exists."""
-    await connection.execute(update(node_commands).where(_rows.id == command.id).values(**_values(command)))
+    """The whole row of one that exists. What is sealed in one that has ended is gone."""
+    forgotten = {"sealed": None} if command.state.is_end else {}
+    await connection.execute(update(node_commands).where(_rows.id == command.id).values(**_values(command), **forgotten))
 
 
 def command_of(row: Row[Any]) -> NodeCommand:
     """A command from its row."""
     values = {name: getattr(row, name) for name in _FIELDS}
     return NodeCommand(**values | {"kind": CommandKind(row.kind), "state": CommandState(row.state)})
+
+
+def check_of_result(result: Mapping[str, object], now: datetime) -> NetworkCheck | None:
+    """What a command that sent found of the way, with how fast it went; None where its agent says nothing of it."""
+    said = result.get("result")
+    if not isinstance(said, Mapping) or not isinstance(said.get("check"), Mapping):
+        return None
+    rates = said.get("rates")
+    pairs = [pair for pair in rates if _is_pair(pair)] if isinstance(rates, list) else []
+    return NetworkCheck(now, dict(said["check"]), pairs[:MOST_RATES])
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(each, int | float) for each in value)
 
 
 def _values(command: NodeCommand) -> dict[str, Any]:

@@ -5,13 +5,23 @@ However many replicas answer one node's polls at once, each command is given out
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from stagecoach.core.nodes import AgentReport, CommandState, Node, NodeCommand
+from stagecoach.core.nodes import (
+    MOST_SIDE_COMMANDS,
+    SIDE_KINDS,
+    AgentReport,
+    CommandKind,
+    CommandState,
+    Node,
+    NodeCommand,
+    kinds_of,
+)
 from stagecoach.database.engine import writing
 from stagecoach.database.node_commands import command_of, locked_node, write
 from stagecoach.database.node_tables import IS_WITH_AGENT, node_commands, nodes
@@ -47,12 +57,18 @@ class NodePolls:
                 return None
             known = await _with_agent(connection, node_id, report)
             held, cancel, unknown = await _settle(connection, known, report, now, lease_until)
-            room = max(0, min(report.capacity, node.parallel - len(held)))
-            given = await _take(connection, node_id, room, now, lease_until)
+            room = max(0, min(report.capacity, node.parallel - sum(not known[each].is_side for each in held)))
+            sides = sum(known[each].is_side for each in held)
+            kinds = kinds_of(report.kinds)
+            # First: what is hidden of a transfer is removed before the next job of the same transfer begins.
+            aside = await _take(
+                connection, node_id, kinds & SIDE_KINDS, min(report.capacity, MOST_SIDE_COMMANDS - sides), now, lease_until
+            )
+            main = await _take(connection, node_id, kinds - SIDE_KINDS, room, now, lease_until)
             fresh = await _tell_cancels(connection, cancel, now)
             await connection.execute(update(nodes).where(nodes.c.id == node_id).values(**_seen(node, report, now)))
         rename_to = node.name if node.name != node.name_told else None
-        return Exchange(node, given, cancel, unknown, rename_to, room > len(given), fresh)
+        return Exchange(node, [*aside, *main], cancel, unknown, rename_to, room > len(main), fresh)
 
 
 async def _with_agent(connection: AsyncConnection, node_id: str, report: AgentReport) -> dict[str, NodeCommand]:
@@ -103,10 +119,14 @@ def _back(command: NodeCommand, now: datetime) -> NodeCommand:
     return replace(command, state=CommandState.PENDING, lease_until=None, started_at=None)
 
 
-async def _take(connection: AsyncConnection, node_id: str, room: int, now: datetime, lease_until: datetime) -> list[NodeCommand]:
+async def _take(
+    connection: AsyncConnection, node_id: str, kinds: Collection[CommandKind], room: int, now: datetime, lease_until: datetime
+) -> list[NodeCommand]:
+    """Of these kinds alone: what an agent cannot do waits for one that can."""
     if room <= 0:
         return []
-    pending = select(node_commands).where(_rows.node_id == node_id, _rows.state == CommandState.PENDING.value)
+    of_kind = _rows.kind.in_([kind.value for kind in kinds])
+    pending = select(node_commands).where(_rows.node_id == node_id, _rows.state == CommandState.PENDING.value, of_kind)
     rows = (await connection.execute(pending.order_by(_rows.number).limit(room))).all()
     given = [
         replace(
@@ -139,6 +159,7 @@ def _seen(node: Node, report: AgentReport, now: datetime) -> dict[str, object]:
         "receive_free_bytes": report.receive_free_bytes,
         "send_free_bytes": report.send_free_bytes,
         "health": list(report.health),
+        "kinds": list(report.kinds),
         "receiver": dict(report.receiver) if report.receiver is not None else None,
         "address": report.address,
         "name_told": node.name,

@@ -30,6 +30,7 @@ nodes = Table(
     Column("send_free_bytes", BigInteger),
     Column("address", String(64)),
     Column("receiver", JSON(none_as_null=True)),
+    Column("kinds", JSON(none_as_null=True)),
     Column("health", JSON, nullable=False),
     Column("parallel", Integer, nullable=False),
     Index(
@@ -66,6 +67,7 @@ node_commands = Table(
     Column("lease_until", UtcTime),
     Column("attempt", Integer, nullable=False),
     Column("result", JSON(none_as_null=True)),
+    Column("progress", JSON(none_as_null=True)),
     Column("hidden", Boolean, nullable=False),
     Index("ix_node_commands_node_state", "node_id", "state", "number"),
     Index("ix_node_commands_node_name", "node_id", "name"),

@@ -28,7 +28,7 @@ class Nodes:
 
     async def add(self, node: Node, enrolment_sha256: str, most: int) -> None:
         """Raises NameTaken; LimitReached: its owner has ``most`` that are not revoked."""
-        values = {name: getattr(node, name) for name in _FIELDS} | {"health": list(node.health)}
+        values = {name: getattr(node, name) for name in _FIELDS} | {"health": list(node.health), "kinds": list(node.kinds)}
         try:
             async with writing(self._engine) as connection:
                 await take_turn(connection, Turn.COUNT_NODES)
@@ -113,7 +113,7 @@ class Nodes:
             await connection.execute(update(nodes).where(_rows.id == row.id).values(**values))
             if row.instance_id != instance_id:
                 lost = (node_commands.c.node_id == row.id, IS_WITH_AGENT)
-                cancelled = {"state": CommandState.CANCELLED.value, "ended_at": now, "lease_until": None}
+                cancelled = {"state": CommandState.CANCELLED.value, "ended_at": now, "lease_until": None, "sealed": None}
                 await connection.execute(update(node_commands).where(*lost, node_commands.c.cancel_asked).values(**cancelled))
                 waiting = {"state": CommandState.PENDING.value, "lease_until": None, "started_at": None}
                 await connection.execute(update(node_commands).where(*lost).values(**waiting))
@@ -134,7 +134,13 @@ class Nodes:
                 .values(revoked_at=now, credential_sha256=None, enrolment_sha256=None, enrolment_expires_at=None)
             )
             open_ones = (node_commands.c.node_id == node_id, not_(HAS_ENDED))
-            cancelled = {"state": CommandState.CANCELLED.value, "cancel_asked": True, "ended_at": now, "lease_until": None}
+            cancelled = {
+                "state": CommandState.CANCELLED.value,
+                "cancel_asked": True,
+                "ended_at": now,
+                "lease_until": None,
+                "sealed": None,
+            }
             await connection.execute(update(node_commands).where(*open_ones).values(**cancelled))
             grants = (node_grants.c.node_id == node_id, node_grants.c.revoked_at.is_(None))
             await connection.execute(update(node_grants).where(*grants).values(revoked_at=now))
@@ -143,7 +149,7 @@ class Nodes:
 def node_of(row: Row[Any]) -> Node:
     """A node from its row."""
     values = {name: getattr(row, name) for name in _FIELDS}
-    return Node(**values | {"health": tuple(row.health)})
+    return Node(**values | {"health": tuple(row.health), "kinds": tuple(row.kinds or ())})
 
 
 def _name_taken(name: str) -> NameTaken:

@@ -127,6 +127,14 @@ transfers = Table(
     _text("source_transfer_id", 26),
     _text("source_system", 64),
     _text("relay_of", 26),
+    _text("road", 16, nullable=False, server_default="staged"),
+    _text("wanted_road", 16),
+    _text("road_reason"),
+    Column("rate_limit_bytes_per_second", BigInteger),
+    _text("current_file"),
+    Column("notices", JSON(none_as_null=True)),
+    Column("stall_noticed_at", UtcTime),
+    Column("slow_since", UtcTime),
     Index("ix_transfers_due", "next_check_at"),
     Index("ix_transfers_cleaned_owner", "cleaned", "owner"),
     Index("ix_transfers_idempotency", "owner", "idempotency_key", unique=True),
@@ -143,6 +151,15 @@ transfer_history = Table(
     Column("at", UtcTime, nullable=False),
     _text("state", 16, nullable=False),
     _text("message", nullable=False),
+)
+
+network_checks = Table(
+    "network_checks",
+    metadata,
+    Column("transfer_id", String(26), ForeignKey("transfers.id", ondelete="CASCADE"), primary_key=True),
+    Column("at", UtcTime, nullable=False),
+    Column("report", JSON, nullable=False),
+    Column("rates", JSON, nullable=False),
 )
 
 buckets = Table(

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from stagecoach.core.bounds import Bounds, Usage, require_place, require_within
 from stagecoach.core.errors import RequestUnderWay, StaleVersion
 from stagecoach.core.operations import Operation, OperationOptions
-from stagecoach.core.transfer import ENDS, Archive, Direction, HistoryEntry, State, Transfer, TransferFilter, WaitPolicy
+from stagecoach.core.transfer import ENDS, Archive, Direction, HistoryEntry, Road, State, Transfer, TransferFilter, WaitPolicy
 from stagecoach.database.engine import Turn, is_alive, reading, take_turn, writing
 from stagecoach.database.followed_jobs import Sight, is_followed, is_free, is_still_so
 from stagecoach.database.tables import transfer_history, transfers
@@ -352,7 +352,9 @@ def _to_row(transfer: Transfer) -> dict[str, Any]:
     row["proved"] = [dict(entry) for entry in transfer.proved]
     row["digests"] = dict(transfer.digests)
     row["part_digests"] = {algorithm: list(values) for algorithm, values in transfer.part_digests.items()} or None
-    for name in ("state", "direction", "wait"):
+    row["notices"] = list(transfer.notices) or None
+    row["wanted_road"] = transfer.wanted_road.value if transfer.wanted_road is not None else None
+    for name in ("state", "direction", "wait", "road"):
         row[name] = row[name].value
     row["archive"] = transfer.archive.value if transfer.archive is not None else None
     row["operation"] = transfer.operation.value if transfer.operation is not None else None
@@ -371,6 +373,9 @@ def from_row(row: RowMapping) -> Transfer:
     options = row["operation_options"]
     values["operation_options"] = OperationOptions.of_document(options) if options is not None else None
     values["proved"] = tuple(row["proved"])
+    values["road"] = Road(row["road"])
+    values["wanted_road"] = Road(row["wanted_road"]) if row["wanted_road"] is not None else None
+    values["notices"] = tuple(row["notices"] or ())
     values["part_digests"] = {name: tuple(parts) for name, parts in (row.get("part_digests") or {}).items()}
     return Transfer(**values)
 

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stagecoach.core.bounds import RECENT_SECONDS, Bounds, Usage
 from stagecoach.core.names import new_transfer_id
-from stagecoach.core.transfer import ENDS, Direction, State
+from stagecoach.core.transfer import ENDS, Direction, Road, State
 from stagecoach.database.tables import transfers
 
 
@@ -28,7 +28,11 @@ async def read_usage(connection: AsyncConnection, owner: str, system: str, bound
     moved, staged = transfers.c.bytes_moved, transfers.c.bytes_staged
     known = func.coalesce(transfers.c.size_bytes, case((moved > staged, moved), else_=staged))
     # A relay's object is its source leg's, and counts once.
-    is_of_others = or_(transfers.c.direction == Direction.WITHIN.value, transfers.c.source_transfer_id.is_not(None))
+    is_of_others = or_(
+        transfers.c.direction == Direction.WITHIN.value,
+        transfers.c.source_transfer_id.is_not(None),
+        transfers.c.road == Road.DIRECT.value,
+    )
     size = case((is_of_others, 0), else_=known)
     counted = select(
         func.count().filter(and_(is_open, mine)),

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from stagecoach.core.access import Caller
-from stagecoach.core.errors import Conflict, PathRefused, RequestUnderWay, StagecoachError, StaleVersion
+from stagecoach.core.errors import Conflict, PathRefused, RequestUnderWay, RoadClosed, StagecoachError, StaleVersion
 from stagecoach.core.parts import offer_parts
+from stagecoach.core.roads import RoadChoice, choose_road
 from stagecoach.core.state_machine import Event, advance
-from stagecoach.core.transfer import Archive, Direction, Transfer, WaitPolicy
+from stagecoach.core.transfer import Archive, Direction, Road, Transfer, WaitPolicy
 from stagecoach.database.transfers import NewRow
 from stagecoach.flows.abandon_request import abandon_request
 from stagecoach.flows.answer_again import RepeatableRequest, find_begun
@@ -67,12 +68,16 @@ async def begin_relay(
     archive: Archive | None = None,
     webhook_url: str | None = None,
     repeatable: RepeatableRequest | None = None,
+    wanted_road: Road | None = None,
+    rate_limit_bytes_per_second: int | None = None,
 ) -> BegunRelay:
     """The source leg is ``queued``, the transfer ``receiving``. ``digests`` are of the whole file, compared at its end.
 
-    With ``archive`` the source is a directory, and the destination one that does not exist yet or is empty.
+    With ``archive`` the source is a directory, and the destination one that does not exist yet or is empty. Between two nodes
+    it goes straight where it can, and else through the staging area; ``wanted_road`` insists on either.
 
     Raises:
+        RoadClosed: there is no direct road, and nothing else is wanted. Nothing was made.
         InvalidRequest and below: nothing was made on either system. Unavailable: nothing stays. RequestUnderWay: the same
             request came before and is being carried out.
     """
@@ -80,6 +85,7 @@ async def begin_relay(
     destination_system = await find_destination(tools, caller, destination.system)
     if (earlier := await find_begun(tools, caller, repeatable)) is not None:
         return BegunRelay(earlier, is_repeated=True)
+    choice = _choose_road(tools, source_system, destination_system, wanted_road, digests or {})
     source_account = checked_account(source_system, source.account)
     destination_account = checked_account(destination_system, destination.account)
     await check_bounds(tools, caller, source_system, None, repeatable)
@@ -93,7 +99,16 @@ async def begin_relay(
     await job_directory_of(destination_system, caller.username, "any")
     await destination_system.scheduler.try_directives(caller.username, destination_account)
     ends = _Ends(source_system, found_source, source_account, destination_system, found_destination, destination_account)
-    leg, transfer = _rows(tools, caller, ends, digests or {}, archive, webhook_url)
+    leg, transfer = (
+        replace(
+            row,
+            road=choice.road,
+            road_reason=choice.reason,
+            wanted_road=wanted_road,
+            rate_limit_bytes_per_second=rate_limit_bytes_per_second,
+        )
+        for row in _rows(tools, caller, ends, digests or {}, archive, webhook_url)
+    )
     if repeatable is not None:
         transfer = replace(transfer, idempotency_key=repeatable.idempotency_key, request_digest=repeatable.digest)
     try:
@@ -104,6 +119,24 @@ async def begin_relay(
         if (earlier := await find_begun(tools, caller, repeatable)) is None:
             raise
         return BegunRelay(earlier, is_repeated=True)
+
+
+def _choose_road(
+    tools: Toolbox, source: System, destination: System, wanted: Road | None, digests: Mapping[str, str]
+) -> RoadChoice:
+    choice = choose_road(
+        source.node,
+        destination.node,
+        wanted,
+        now=tools.now(),
+        offline_after_seconds=tools.settings.nodes.offline_after_seconds,
+        can_seal=tools.sealing is not None,
+        has_digests=bool(digests),
+    )
+    if wanted is Road.DIRECT and not choice.is_direct:
+        raise RoadClosed(f"There is no direct road: {choice.reason} Without road=direct it goes through the staging area.")
+    is_between_nodes = source.node is not None and destination.node is not None
+    return choice if is_between_nodes else RoadChoice(choice.road)
 
 
 async def _look_at_source(
@@ -180,6 +213,10 @@ async def _make(tools: Toolbox, ends: _Ends, leg: Transfer, transfer: Transfer) 
         leg = await make_outside(tools, leg)
         ready = advance(transfer, Event.PREPARED, tools.now())
         message = f"Staging job {leg.job_id} on {leg.system} is in the queue; it will bring the {leg.what} to the staging area."
+        if leg.is_direct:
+            message = f"{leg.system} will send the {leg.what} straight to {transfer.system}."
+        elif leg.road_reason is not None:
+            message += f" There is no direct road: {leg.road_reason}"
         return await tools.transfers.save(ready, message, next_check_at=tools.soon(tools.settings.worker.poll_min_seconds))
     except StagecoachError as error:
         await abandon_request(tools, transfer, error)

@@ -19,6 +19,7 @@ from stagecoach.flows.abandon_request import abandon_request
 from stagecoach.flows.answer_again import RepeatableRequest, find_begun
 from stagecoach.flows.check_bounds import bounds_of, check_bounds
 from stagecoach.flows.choose_system import find_destination, find_source, granted
+from stagecoach.flows.direct_road import open_receiver
 from stagecoach.flows.look_at_ends import look_at_destination, look_at_origin
 from stagecoach.flows.look_at_files import (
     End,
@@ -235,10 +236,10 @@ async def make_outside(tools: Toolbox, transfer: Transfer) -> Transfer:
     """Multipart, ticket and job of a row that is ``preparing``; all is taken back when a step fails."""
     later = transfer.next_check_at
     try:
-        upload_id = await _open_multipart(tools, transfer)
-        transfer = replace(transfer, upload_id=upload_id)
-        transfer = await write_ticket(tools, transfer)
-        await prepare_job_directory(tools, transfer)
+        if transfer.is_direct:
+            await open_receiver(tools, transfer)
+        else:
+            transfer = await _make_staged(tools, transfer)
         # From here on a job may exist, whatever becomes of this process: the row says so before the scheduler is asked.
         transfer = await tools.transfers.save(replace(transfer, submission_tried=True), next_check_at=later)
         transfer = await submit_job(tools, transfer, held=waits_held(transfer))
@@ -251,7 +252,14 @@ async def make_outside(tools: Toolbox, transfer: Transfer) -> Transfer:
         raise
 
 
-async def _open_multipart(tools: Toolbox, transfer: Transfer) -> str:
+async def _make_staged(tools: Toolbox, transfer: Transfer) -> Transfer:
+    transfer = replace(transfer, upload_id=await open_multipart(tools, transfer))
+    transfer = await write_ticket(tools, transfer)
+    await prepare_job_directory(tools, transfer)
+    return transfer
+
+
+async def open_multipart(tools: Toolbox, transfer: Transfer) -> str:
     """In the user's bucket, which is made or brought up to today's rules; the store is asked only when need be."""
     fingerprint = tools.store.bucket_rules_fingerprint()
     key = names.object_key(transfer.id)
@@ -280,6 +288,8 @@ async def _ready(tools: Toolbox, transfer: Transfer) -> Transfer:
         days = tools.settings.s3.bucket_lifecycle_configuration.abort_incomplete_multipart_days
         made = replace(made, expires_at=now + timedelta(days=days))
         message = f"Staging job {made.job_id} is in the scheduler's queue; it will bring the {made.what} to the staging area."
+        if made.is_direct:
+            message = f"Command {made.job_id} sends the {made.what} as soon as the receiving node has opened its folder."
     saved = await tools.transfers.save(made, message, next_check_at=tools.soon(tools.settings.worker.poll_min_seconds))
     tools.nudge_worker()
     return saved

@@ -62,9 +62,10 @@ async def remove_command(tools: Toolbox, caller: Caller, node_id: str, command_i
     if command.state.is_end:
         await tools.node_commands.hide(node.id, command.id)
         return
-    if command.transfer_id is not None:
+    if command.transfer_id is not None and command.kind is not CommandKind.DISCARD:
         # For this one act he is what an administrator is: the transfer may be that of somebody who sends to him.
-        await cancel_transfer(tools, replace(caller, is_admin=True), command.transfer_id)
+        transfer_id = command.shown_transfer_id or command.transfer_id
+        await cancel_transfer(tools, replace(caller, is_admin=True), transfer_id)
         return
     await tools.node_commands.cancel(node.id, command.id, tools.now())
     tools.node_calls.wake(node.id)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from stagecoach.core.access import Caller
 from stagecoach.core.errors import StagecoachError
-from stagecoach.core.nodes import Grant, covering_grant, node_id_of
+from stagecoach.core.nodes import Grant, covering_grant, node_id_of, node_not_found
 from stagecoach.core.transfer import Transfer
 from stagecoach.flows.find_node import node_to_send_to, own_node
 from stagecoach.flows.toolbox import System, Toolbox
@@ -63,6 +63,22 @@ async def count_measured(tools: Toolbox, transfer: Transfer, size_bytes: int) ->
     node = await tools.nodes.get(node_id) if node_id is not None else None
     if node is not None and node.owner != transfer.owner:
         await _used_grant(tools, node.id, transfer.owner, transfer.real_path, size_bytes)
+
+
+async def require_grant(tools: Toolbox, transfer: Transfer) -> None:
+    """What goes on to somebody else's node is still granted. Its bytes are counted already.
+
+    Raises NodeNotFound: no grant is live (any more), or the node is revoked. PathRefused: the grants do not cover it.
+    """
+    node_id = node_id_of(transfer.system)
+    node = await tools.nodes.get(node_id) if node_id is not None else None
+    if node is None:
+        return
+    if node.revoked_at is not None:
+        raise node_not_found()
+    if node.owner != transfer.owner:
+        grants = await tools.node_grants.live_of(node.id, transfer.owner, tools.now())
+        covering_grant(grants, transfer.real_path, 0, tools.now())
 
 
 async def _used_grant(tools: Toolbox, node_id: str, username: str, path: str, size_bytes: int) -> Grant:

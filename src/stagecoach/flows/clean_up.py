@@ -13,6 +13,8 @@ from stagecoach.core import names
 from stagecoach.core.errors import StagecoachError, StaleVersion, SystemNotFound
 from stagecoach.core.job_scripts import ERROR_FILE, OUTPUT_FILE
 from stagecoach.core.transfer import Direction, State, Transfer
+from stagecoach.core.trying_again import Kept, kept_after
+from stagecoach.flows.direct_road import close_receiver, discard_arrived, queue_discard
 from stagecoach.flows.follow_leg import leg_is_gone
 from stagecoach.flows.toolbox import System, Toolbox
 from stagecoach.ports.scheduler import JobKey, JobReport
@@ -48,6 +50,7 @@ async def remove_leftovers(tools: Toolbox, transfer: Transfer) -> Transfer:
     """As :func:`clean_up`, for a transfer whose job is known to have ended."""
     # First its leg's end is written down, so that neither system waits for the other.
     is_alone = await leg_is_gone(tools, transfer)
+    await remove_from_nodes(tools, transfer)
     await remove_staged_data(tools, transfer)
     removed = await remove_from_system(tools, transfer)
     waited = tools.now() - transfer.changed_at
@@ -93,8 +96,8 @@ async def end_job(tools: Toolbox, transfer: Transfer) -> bool:
 
 async def remove_staged_data(tools: Toolbox, transfer: Transfer) -> None:
     """No multipart and no object of this transfer is left in the store."""
-    if transfer.operation is not None:
-        return  # it had nothing there
+    if transfer.operation is not None or (transfer.is_direct and transfer.road_reason is None):
+        return  # it had nothing there, and was not about to have
     key = names.object_key(transfer.id)
     upload_ids = set(await tools.store.find_multiparts(transfer.bucket, key))
     if transfer.upload_id:
@@ -102,6 +105,23 @@ async def remove_staged_data(tools: Toolbox, transfer: Transfer) -> None:
     for upload_id in sorted(upload_ids):
         await tools.store.abort_multipart(transfer.bucket, key, upload_id)
     await tools.store.delete_objects(transfer.bucket, names.all_keys(transfer.id))
+
+
+async def remove_from_nodes(tools: Toolbox, transfer: Transfer) -> None:
+    """Nothing hidden of it stays on a node, and no folder is open there: its agent sees to that, when it is back if it is away.
+
+    What a job that is cancelled has made its agent removes by itself; what a failed one has left it keeps for a retry.
+    """
+    if transfer.is_direct and transfer.is_relay:
+        if transfer.state is State.DONE:
+            await close_receiver(tools, transfer)
+        else:
+            leg = await tools.transfers.get(transfer.source_transfer_id or "")
+            await discard_arrived(tools, transfer, leg.attempt if leg is not None else 0)
+        return
+    was_kept = transfer.state is State.FAILED and kept_after(transfer, transfer.code) is Kept.ALL
+    if transfer.is_on_node and not transfer.is_direct and transfer.job_id is not None and was_kept:
+        await queue_discard(tools, transfer.system, transfer, str(transfer.attempt), None)
 
 
 async def remove_from_system(tools: Toolbox, transfer: Transfer) -> Transfer:

@@ -18,6 +18,9 @@ def fail(tools: Toolbox, transfer: Transfer, code: str | None, reason: str | Non
         Conflict: the transfer cannot fail where it is.
     """
     failed = advance(transfer, Event.FAILED, tools.now(), code=code, reason=reason)
+    if failed.is_direct and failed.size_bytes and failed.bytes_moved >= failed.size_bytes:
+        # What is not compared and at its place is not all there.
+        failed = replace(failed, bytes_moved=failed.size_bytes - 1)
     return replace(failed, retry_until=_kept_until(tools, transfer, code))
 
 
@@ -28,6 +31,8 @@ def end_line(failed: Transfer) -> str:
         return reason
     if failed.operation is not None:
         return f"{reason} It can be retried until {failed.retry_until:%Y-%m-%d %H:%M} UTC."
+    if failed.is_direct:
+        return f"{reason} What arrived is kept until {failed.retry_until:%Y-%m-%d %H:%M} UTC; a retry sends what is missing."
     return f"{reason} What is staged is kept until {failed.retry_until:%Y-%m-%d %H:%M} UTC; a retry goes on from it."
 
 

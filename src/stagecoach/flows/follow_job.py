@@ -6,13 +6,16 @@ from dataclasses import dataclass, replace
 
 from stagecoach.core import names
 from stagecoach.core.job_scripts import OUR_WORDS
+from stagecoach.core.roads import may_fall_back
 from stagecoach.core.state_machine import Event, advance
 from stagecoach.core.transfer import Direction, State, Transfer
 from stagecoach.core.trying_again import HELD_JOB_ENDED
 from stagecoach.core.verdicts import JobOutcome, Judgement, Receipt, Verdict, judge
 from stagecoach.flows.clean_up import ON_ITS_WAY_OUT_SECONDS, end_job, keep_job_log
+from stagecoach.flows.direct_words import notice_trouble
 from stagecoach.flows.fail_transfer import end_line, fail
 from stagecoach.flows.job_words import job_progress, job_receipt
+from stagecoach.flows.receive_direct import UNREACHABLE, Waited, fall_back, look_at_receiver
 from stagecoach.flows.renew_ticket import renew_ticket
 from stagecoach.flows.resubmit_job import (
     Resubmission,
@@ -59,6 +62,10 @@ async def follow_job(tools: Toolbox, transfer: Transfer, report: JobReport | Non
     outcome = _OUTCOMES[report.phase] if report else JobOutcome.UNKNOWN
     is_first_look = transfer.job_state is None
     before, transfer = transfer, _with_report(transfer, report)
+    if transfer.is_direct and transfer.road_reason is not None:
+        return _waited(tools, await fall_back(tools, transfer, transfer.road_reason))
+    if report is not None and report.phase is JobPhase.HELD and transfer.is_direct:
+        return await _receiver(tools, transfer, report)
     if report is not None and report.phase is JobPhase.HELD and "Admin" not in report.reason:
         # Slurm holds a job that it could not launch ("launch failed requeued held"), and nobody else would let it go.
         await tools.system(transfer.system).scheduler.release(transfer.owner, report.job_id)
@@ -133,6 +140,19 @@ async def see_job_out(tools: Toolbox, transfer: Transfer, report: JobReport | No
     return await keep_job_log(tools, after) if after.job_ended else after
 
 
+async def _receiver(tools: Toolbox, leg: Transfer, report: JobReport) -> Followed:
+    """The job is held until the other node receives."""
+    waited = await look_at_receiver(tools, leg)
+    if waited.judgement is not None:
+        return await _ended(tools, waited.leg, report, None, waited.judgement)
+    return _waited(tools, waited)
+
+
+def _waited(tools: Toolbox, waited: Waited) -> Followed:
+    seconds = waited.next_seconds
+    return Followed(waited.leg, waited.message, tools.settings.worker.poll_min_seconds if seconds is None else seconds)
+
+
 async def _found_after_all(tools: Toolbox, transfer: Transfer) -> JobReport | None:
     """Asked before a job is called lost: the controller itself, which may be away and say "no such job" all the same, and
     then by the job's name and as its owner, from whom no privacy setting hides it."""
@@ -169,6 +189,8 @@ async def _ended(
     tools: Toolbox, transfer: Transfer, report: JobReport | None, receipt: Receipt | None, judgement: Judgement
 ) -> Followed:
     """Another job goes on, or the transfer has failed."""
+    if judgement.code == UNREACHABLE and may_fall_back(transfer):
+        return _waited(tools, await fall_back(tools, transfer, judgement.reason or ""))
     decided = await resubmit_job(tools, transfer, report, judgement)
     if isinstance(decided, Resubmission):
         return Followed(decided.transfer, decided.message, decided.pause_seconds)
@@ -223,7 +245,11 @@ async def _moving(tools: Toolbox, before: Transfer, transfer: Transfer, report: 
         transfer = advance(transfer, Event.STARTED, tools.now())
         again = f" again ({ordinal(transfer.restarts + 1)} time)" if transfer.restarts else ""
         message = f"The staging job moves the data{where}{again}."
-    return Followed(await with_progress(tools, transfer), message)
+    transfer = await with_progress(tools, transfer)
+    if transfer.is_direct:
+        transfer, noticed = await notice_trouble(tools, transfer)
+        message = noticed or message
+    return Followed(transfer, message)
 
 
 def ordinal(number: int) -> str:
@@ -246,11 +272,15 @@ async def _arrived(tools: Toolbox, transfer: Transfer, receipt: Receipt) -> Foll
     if transfer.direction is Direction.UPLOAD:
         done = advance(transfer, Event.ARRIVED, now)
         return Followed(done, f"The {transfer.what} is at its place, {size} bytes, verified.")
+    life = tools.settings.s3.object_life_seconds
+    if transfer.is_direct:
+        transfer = replace(transfer, file_count=receipt.files, files_moved=receipt.files, current_file=None, slow_since=None)
+        arrived = replace(advance(transfer, Event.ARRIVED, now), bytes_staged=size, expires_at=tools.soon(life))
+        return Followed(arrived, f"All {size} bytes are on the receiving node and were compared; they take their place next.")
     found = await tools.store.head_object(transfer.bucket, names.object_key(transfer.id))
     if found is None or found.size_bytes != size:
         reason = "The staging job reports success, but the staging area does not hold the whole object; begin the download again."
         return Followed(advance(transfer, Event.FAILED, now, code="object_missing", reason=reason), reason)
     staged = advance(transfer, Event.ARRIVED, now)
-    life = tools.settings.s3.object_life_seconds
     staged = replace(staged, object_etag=found.etag, bytes_staged=found.size_bytes, expires_at=tools.soon(life))
     return Followed(staged, "The data is in the staging area, whole; the download URL works now.")

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from stagecoach.core.errors import GrantExceeded, NodeNotFound, PathRefused, StaleVersion
+from stagecoach.core.errors import GrantExceeded, NodeNotFound, PathRefused, StagecoachError, StaleVersion
 from stagecoach.core.relays import last_event, needs_its_leg, with_object_of, with_progress_of
 from stagecoach.core.state_machine import Event, advance
 from stagecoach.core.transfer import State, Transfer
 from stagecoach.flows.choose_system import count_measured
+from stagecoach.flows.direct_road import close_receiver
 from stagecoach.flows.fail_transfer import end_line
 from stagecoach.flows.submit_job import job_directory_of
 from stagecoach.flows.toolbox import Toolbox
@@ -45,12 +46,16 @@ async def look_at_leg(tools: Toolbox, transfer: Transfer) -> Seen:
     if leg is None:
         reason = "What was to bring the data from its source is gone; begin the transfer again."
         return Seen(advance(transfer, Event.FAILED, now, code="source_leg_gone", reason=reason), reason)
+    if leg.is_direct and leg.state is State.STAGED:
+        # Nothing is written into the folder while what it holds takes its place.
+        await close_receiver(tools, transfer)
     if leg.state is State.STAGED:
         try:
             staged = await take_over(tools, advance(transfer, Event.COMPLETED, now), leg)
         except (GrantExceeded, NodeNotFound, PathRefused) as error:
-            reason = f"It cannot be brought to its destination: {error.message}"
-            return Seen(advance(transfer, Event.FAILED, now, code=error.code, reason=reason), reason)
+            return _refused(tools, transfer, error)
+        if leg.is_direct:
+            return Seen(staged, f"The {transfer.what} is on the receiving node, {staged.size_bytes} bytes, compared.")
         return Seen(staged, f"The {transfer.what} is in the staging area, {staged.size_bytes} bytes, verified.")
     if leg.state.is_end or leg.state is State.CANCELLING:
         reason = f"On its source, {leg.system}: {leg.reason or leg.state.value}"
@@ -59,8 +64,21 @@ async def look_at_leg(tools: Toolbox, transfer: Transfer) -> Seen:
         failed = replace(failed, retry_until=leg.retry_until if leg.state is State.FAILED else None)
         return Seen(failed, end_line(failed))
     after = with_progress_of(transfer, leg)
+    if transfer.size_bytes is None and after.size_bytes is not None:
+        # Now that it is known: at its end it could not be told any more whether it was counted.
+        try:
+            await count_measured(tools, transfer, after.size_bytes)
+        except (GrantExceeded, NodeNotFound, PathRefused) as error:
+            return _refused(tools, transfer, error)
+    if after.road is not transfer.road:
+        return Seen(after, f"It goes through the staging area: {after.road_reason}")
     has_begun = after.bytes_staged > 0 and not transfer.bytes_staged
     return Seen(after, f"The staging job on {leg.system} sends the {transfer.what}." if has_begun else None)
+
+
+def _refused(tools: Toolbox, transfer: Transfer, error: StagecoachError) -> Seen:
+    reason = f"It cannot be brought to its destination: {error.message}"
+    return Seen(advance(transfer, Event.FAILED, tools.now(), code=error.code, reason=reason), reason)
 
 
 async def take_over(tools: Toolbox, transfer: Transfer, leg: Transfer) -> Transfer:

@@ -8,6 +8,7 @@ from stagecoach.core.job_scripts import PROGRESS_FILE, RECEIPT_FILE
 from stagecoach.core.tickets import MAX_RECEIPT_BYTES, Progress, read_progress, read_receipt
 from stagecoach.core.transfer import Transfer
 from stagecoach.core.verdicts import Receipt
+from stagecoach.flows.direct_words import direct_receipt
 from stagecoach.flows.toolbox import Toolbox
 
 
@@ -16,6 +17,8 @@ async def job_receipt(tools: Toolbox, transfer: Transfer, *, ended: bool) -> Rec
 
     A mover whose store was away leaves it in its directory alone, so that is looked into once the job has ``ended``.
     """
+    if transfer.is_direct:
+        return await direct_receipt(tools, transfer)
     receipt = None
     if transfer.operation is None:
         content = await tools.store.read_object(transfer.bucket, names.receipt_key(transfer.id), MAX_RECEIPT_BYTES)

@@ -7,6 +7,7 @@ from datetime import timedelta
 from stagecoach.core.transfer import Transfer
 from stagecoach.core.trying_again import Kept, kept_after
 from stagecoach.flows.clean_up import LATE_JOB_SECONDS, end_job, keep_job_log, remove_from_system
+from stagecoach.flows.direct_road import close_receiver
 from stagecoach.flows.toolbox import Toolbox
 
 
@@ -17,6 +18,8 @@ async def keep_for_retry(tools: Toolbox, transfer: Transfer) -> Transfer | None:
     """
     if not await end_job(tools, transfer):
         return None
+    if transfer.is_direct:
+        await close_receiver(tools, transfer)
     may_come_late = transfer.submission_tried and transfer.job_id is None
     if may_come_late and tools.now() - transfer.changed_at < timedelta(seconds=LATE_JOB_SECONDS):
         return None

@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from stagecoach.core import names
+from stagecoach.core.errors import SubmissionRefused
 from stagecoach.core.polling import next_look_seconds
 from stagecoach.core.state_machine import Event, advance
 from stagecoach.core.transfer import ENDS, Direction, State, Transfer, WaitPolicy
 from stagecoach.core.waiting_words import why_it_waits
 from stagecoach.flows.cancel_transfer import carry_out_cancel, end_message
 from stagecoach.flows.clean_up import CLEANING_LOOK_SECONDS, clean_up, remove_staged_data, seconds_until_last_look
+from stagecoach.flows.direct_road import open_receiver
 from stagecoach.flows.fail_transfer import end_line, fail
 from stagecoach.flows.follow_job import follow_by_words, follow_job, see_job_out
 from stagecoach.flows.follow_leg import look_at_leg, look_at_relay, wake_relay
@@ -19,7 +21,7 @@ from stagecoach.flows.keep_failed import keep_for_retry
 from stagecoach.flows.receive_object import receive_object
 from stagecoach.flows.release_job import release_job
 from stagecoach.flows.renew_ticket import renew_ticket_in_time
-from stagecoach.flows.submit_attempt import save_submitted, submit_attempt
+from stagecoach.flows.submit_attempt import Submitted, save_submitted, submit_attempt
 from stagecoach.flows.submit_job import waits_held
 from stagecoach.flows.toolbox import Toolbox
 from stagecoach.ports.scheduler import JobReport
@@ -48,6 +50,14 @@ async def look_at_transfer(tools: Toolbox, transfer: Transfer, report: JobReport
         return
     if _lacks_job(transfer) and not _is_over(tools, transfer):
         is_held = transfer.state is State.RECEIVING and waits_held(transfer)
+        if transfer.is_direct and transfer.relay_of is not None:
+            try:
+                await open_receiver(tools, transfer)
+            except SubmissionRefused as error:
+                failed = fail(tools, transfer, error.code, error.message)
+                await save_submitted(tools, Submitted(failed, end_line(failed), False))
+                return
+            is_held = True
         await save_submitted(tools, await submit_attempt(tools, transfer, held=is_held))
         return
     look = await _look(tools, transfer, report)
@@ -88,7 +98,8 @@ async def _save_look(tools: Toolbox, transfer: Transfer, look: Look) -> None:
     messages = (look.message,) if look.message else ()
     next_check_at = tools.soon(look.next_seconds) if look.next_seconds is not None else None
     await tools.transfers.save(after, *messages, next_check_at=next_check_at)
-    if after.state is not transfer.state:
+    has_moved = after.is_direct and (after.bytes_moved, after.notices) != (transfer.bytes_moved, transfer.notices)
+    if after.state is not transfer.state or after.road is not transfer.road or has_moved:
         await wake_relay(tools, after)
     if look.next_seconds == 0.0:
         tools.nudge_worker()

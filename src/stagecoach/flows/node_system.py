@@ -12,10 +12,11 @@ from typing import Any
 from stagecoach.core import names
 from stagecoach.core.errors import JobNotFound, NodeNotFound, NodeUnsupported, SubmissionRefused
 from stagecoach.core.nodes import CommandKind, CommandState, Node, NodeCommand, NodeState
-from stagecoach.core.transfer import Direction
+from stagecoach.core.transfer import Direction, Transfer
 from stagecoach.database.node_commands import NodeCommands
 from stagecoach.database.nodes import Nodes
 from stagecoach.database.transfers import Transfers
+from stagecoach.flows.direct_jobs import job_of_leg, job_of_relay
 from stagecoach.ports.scheduler import JobKey, JobPhase, JobReport, JobRequest
 
 OFFLINE, NOT_ENROLLED = "NodeOffline", "NodeNotEnrolled"
@@ -67,24 +68,33 @@ class NodeScheduler:
         transfer = await self._transfers.get(parsed[0]) if parsed is not None else None
         if transfer is None:
             raise SubmissionRefused("A node carries out the staging jobs of transfers, and no others.")
+        kind, spec, sealed = await self._job_of(transfer)
         command = NodeCommand(
             id=self._new_id(),
             node_id=self._node_id,
             number=0,
-            kind=CommandKind.MOVE,
+            kind=kind,
             name=request.name,
             owner=username,
             created_at=self._now(),
             transfer_id=transfer.id,
             state=CommandState.HELD if request.held else CommandState.PENDING,
-            spec={"direction": "fetch" if transfer.direction is Direction.UPLOAD else "put"},
+            spec=spec,
         )
         try:
-            added = await self._commands.add(command)
+            added = await self._commands.add(command, sealed=sealed)
         except NodeNotFound as error:
             raise SubmissionRefused("The node is revoked, so nothing can be brought to it or from it any more.") from error
         self._wake(self._node_id)
         return added.id
+
+    async def _job_of(self, transfer: Transfer) -> tuple[CommandKind, dict[str, object], bytes | None]:
+        """Kind, spec and sealed key. Raises SubmissionRefused."""
+        if not transfer.is_direct:
+            return CommandKind.MOVE, {"direction": "fetch" if transfer.direction is Direction.UPLOAD else "put"}, None
+        if transfer.is_relay:
+            return job_of_relay(transfer)
+        return await job_of_leg(self._commands, self._nodes, self._transfers, transfer)
 
     async def find(self, username: str, name: str) -> list[JobReport]:
         """As the port says."""

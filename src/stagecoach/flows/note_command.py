@@ -7,6 +7,7 @@ from typing import Any
 
 from stagecoach.core.errors import InstanceDiffers
 from stagecoach.core.nodes import Node
+from stagecoach.database.network_checks import NetworkCheck
 from stagecoach.flows.toolbox import Toolbox
 
 
@@ -15,6 +16,26 @@ async def note_start(tools: Toolbox, node: Node, instance_id: str, command_id: s
     _require_instance(node, instance_id)
     lease_until = tools.soon(tools.settings.nodes.lease_seconds)
     await tools.node_commands.note_start(node.id, command_id, attempt, tools.now(), lease_until)
+    tools.nudge_worker()
+
+
+async def note_progress(
+    tools: Toolbox,
+    node: Node,
+    instance_id: str,
+    command_id: str,
+    attempt: int,
+    progress: Mapping[str, object],
+    check: Mapping[str, Any] | None,
+) -> None:
+    """``progress`` as a report has it; ``check``, what the agent found of the way, is kept with the transfer.
+
+    Raises as :func:`note_start`.
+    """
+    _require_instance(node, instance_id)
+    now = tools.now()
+    found = NetworkCheck(now, check) if check is not None else None
+    await tools.node_commands.note_progress(node.id, command_id, attempt, progress, found, now)
     tools.nudge_worker()
 
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from stagecoach.core import names
 from stagecoach.core.audit_log import Act
 from stagecoach.core.errors import InstanceDiffers, NotAuthenticated
-from stagecoach.core.nodes import AgentReport, Node, NodeCommand
+from stagecoach.core.nodes import AgentReport, CommandKind, Node, NodeCommand
 from stagecoach.core.transfer import State
 from stagecoach.database.node_polls import Exchange
+from stagecoach.database.sealing import AccessKey
 from stagecoach.flows.record_act import record_act
 from stagecoach.flows.toolbox import JOB_URL_TTL_SECONDS, Toolbox
 
+log = logging.getLogger(__name__)
+
+WITH_SECRET = frozenset({CommandKind.RECEIVE, CommandKind.SEND, CommandKind.SEND_TO_STORE})
 # What the agent was told already and has not done yet is told again after so long, not in a circle.
 TOLD_AGAIN_SECONDS = 2.0
 # Of a second machine that asks again and again one line is enough.
@@ -23,10 +28,11 @@ NOTICED_AGAIN_SECONDS = 600.0
 
 @dataclass(frozen=True, slots=True)
 class GivenCommand:
-    """A command with the way to its ticket, which is signed now and kept nowhere."""
+    """A command with the way to its ticket, which is signed now and kept nowhere, or the key that was kept sealed with it."""
 
     command: NodeCommand
     ticket_url: str | None
+    secret: AccessKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +79,18 @@ async def _given(tools: Toolbox, commands: Sequence[NodeCommand]) -> list[GivenC
     """Without those whose transfer needs them no more."""
     given = []
     for command in commands:
-        if command.transfer_id is None:
-            given.append(GivenCommand(command, None))
-            continue
-        transfer = await tools.transfers.get(command.transfer_id)
-        if transfer is None or transfer.state.is_end or transfer.state is State.CANCELLING:
+        transfer, secret = None, None
+        if command.transfer_id is not None and command.kind is not CommandKind.DISCARD:
+            transfer = await tools.transfers.get(command.transfer_id)
+            if transfer is None or transfer.state.is_end or transfer.state is State.CANCELLING:
+                await tools.node_commands.drop(command.node_id, command.id, tools.now())
+                continue
+        if command.kind in WITH_SECRET and (secret := await _secret(tools, command)) is None:
+            log.error("command %s: its key cannot be unsealed; was nodes.sealing_key changed?", command.id)
             await tools.node_commands.drop(command.node_id, command.id, tools.now())
+            continue
+        if transfer is None or command.kind is not CommandKind.MOVE:
+            given.append(GivenCommand(command, None, secret))
             continue
         url = tools.store.presign(
             "GET",
@@ -90,6 +102,11 @@ async def _given(tools: Toolbox, commands: Sequence[NodeCommand]) -> list[GivenC
         )
         given.append(GivenCommand(command, url))
     return given
+
+
+async def _secret(tools: Toolbox, command: NodeCommand) -> AccessKey | None:
+    sealed, sealing = await tools.node_commands.sealed(command.node_id, command.id), tools.sealing
+    return sealing.unseal(sealed) if sealed is not None and sealing is not None else None
 
 
 def _answer(exchange: Exchange, given: Sequence[GivenCommand], lease_seconds: int) -> PollAnswer:

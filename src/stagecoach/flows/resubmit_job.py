@@ -9,6 +9,7 @@ from stagecoach.core.tickets import Progress
 from stagecoach.core.transfer import State, Transfer
 from stagecoach.core.trying_again import HELD_JOB_ENDED, counts, next_attempt, passes, pause_after
 from stagecoach.core.verdicts import Judgement
+from stagecoach.flows.direct_words import with_direct_progress
 from stagecoach.flows.job_words import job_progress
 from stagecoach.flows.toolbox import Toolbox
 from stagecoach.ports.scheduler import JobPhase, JobReport
@@ -23,6 +24,8 @@ _WHY = {
     "ticket_expired": "The staging job's addresses of the store had expired",
     "another_mover": "An earlier job of this transfer is still at work",
     "job_failed": "The staging job ended without a word",
+    "receiver_lost": "The receiving node was lost on the way",
+    "agent_error": "The node's agent failed",
     HELD_JOB_ENDED: "The held staging job had ended before it could be released",
 }
 # A held job's end and its release are noted by two clocks.
@@ -74,6 +77,8 @@ def had_ended_before_release(transfer: Transfer, report: JobReport) -> bool:
 
 async def with_progress(tools: Toolbox, transfer: Transfer) -> Transfer:
     """The transfer with what the mover last told of its progress."""
+    if transfer.is_direct:
+        return await with_direct_progress(tools, transfer)
     progress = await job_progress(tools, transfer)
     return transfer if progress is None else noted_progress(tools, transfer, progress)
 

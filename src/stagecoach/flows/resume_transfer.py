@@ -38,6 +38,9 @@ async def resume_transfer(tools: Toolbox, transfer: Transfer) -> tuple[Transfer,
 async def _of_leg(tools: Toolbox, relay: Transfer) -> tuple[Transfer, str]:
     """With whichever leg failed. The leg is saved first: a relay in front of a failed leg would fail with it again."""
     now, leg = tools.now(), await leg_of(tools, relay)
+    if leg is not None and leg.state is State.STAGED and leg.is_direct:
+        staged = await take_over(tools, anew(advance(relay, Event.RETRY_ASKED, now)), leg)
+        return staged, "what has arrived is moved to its place again."
     if leg is not None and leg.state is State.STAGED:
         found = await tools.store.head_object(leg.bucket, leg.object_key)
         if found is not None and found.size_bytes == leg.size_bytes:
@@ -65,6 +68,8 @@ async def _of_own_object(tools: Toolbox, transfer: Transfer) -> tuple[Transfer, 
     now, key = tools.now(), names.object_key(transfer.id)
     if transfer.operation is not None:
         return anew(advance(transfer, Event.RETRY_ASKED, now)), "another job does what is left of it."
+    if transfer.is_direct:
+        return anew(advance(transfer, Event.RETRY_ASKED, now)), "what is missing will be sent."
     limits = tools.system(transfer.system).settings.limits
     found = await tools.store.head_object(transfer.bucket, key)
     stored = None if found else await tools.store.list_parts(transfer.bucket, key, transfer.upload_id or "")

@@ -9,6 +9,7 @@ from stagecoach.core.errors import Conflict, StaleVersion, Unavailable
 from stagecoach.core.relays import require_no_leg
 from stagecoach.core.transfer import State, Transfer
 from stagecoach.flows.check_bounds import bounds_of, check_place
+from stagecoach.flows.choose_system import require_grant
 from stagecoach.flows.resume_transfer import resume_transfer, unsettled
 from stagecoach.flows.show_transfers import show_transfer
 from stagecoach.flows.toolbox import Toolbox
@@ -25,7 +26,8 @@ async def retry_transfer(tools: Toolbox, caller: Caller, transfer_id: str) -> Tr
     Nothing is made outside: the row says what is to be done, and whatever stops this process, the worker does it.
 
     Raises:
-        TransferNotFound, SystemNotFound; Conflict: it has not failed, or nothing of it is left to go on from.
+        TransferNotFound, SystemNotFound; NodeNotFound, PathRefused: the right to send there is gone.
+        Conflict: it has not failed, or nothing of it is left to go on from.
         TooManyTransfers: its owner, or its system, has as many open as are allowed.
         Unavailable: what the failure left has not been tidied up yet; ask again.
     """
@@ -37,6 +39,8 @@ async def retry_transfer(tools: Toolbox, caller: Caller, transfer_id: str) -> Tr
         _require_kept(tools, transfer)
         system = tools.system(transfer.system)
         await check_place(tools, transfer.owner, system)
+        if transfer.is_relay:
+            await require_grant(tools, transfer)
         try:
             waits_for = await unsettled(tools, transfer)
             if waits_for is None:

@@ -121,5 +121,8 @@ async def submit_job(tools: Toolbox, transfer: Transfer, *, held: bool) -> Trans
 
 
 def waits_held(transfer: Transfer) -> bool:
-    """Whether the job is submitted held: uploads, unless the site's jobs wait by themselves."""
+    """Whether the job is submitted held: uploads, unless the site's jobs wait by themselves; and what a node sends straight to
+    another, which has to open its folder first."""
+    if transfer.is_direct:
+        return transfer.direction is Direction.DOWNLOAD
     return transfer.direction is Direction.UPLOAD and transfer.wait is WaitPolicy.HELD

@@ -19,11 +19,13 @@ from stagecoach.database.buckets import Buckets
 from stagecoach.database.followed_jobs import FollowedJobs
 from stagecoach.database.inventory import Inventory
 from stagecoach.database.log_in_tries import LogInTries
+from stagecoach.database.network_checks import NetworkChecks
 from stagecoach.database.node_commands import NodeCommands
 from stagecoach.database.node_grants import NodeGrants
 from stagecoach.database.node_polls import NodePolls
 from stagecoach.database.nodes import Nodes
 from stagecoach.database.personal_tokens import PersonalTokens
+from stagecoach.database.sealing import Sealing
 from stagecoach.database.setting_overrides import SettingOverrides
 from stagecoach.database.system_polls import SystemPolls
 from stagecoach.database.transfers import Transfers
@@ -93,6 +95,7 @@ class Toolbox:
     passwords: Passwords
     nodes: Nodes
     node_commands: NodeCommands
+    network_checks: NetworkChecks
     node_polls: NodePolls
     node_grants: NodeGrants
     store: ObjectStore
@@ -110,6 +113,12 @@ class Toolbox:
     """The open questions of nodes' agents in this process."""
     health: dict[str, dict[Probed, Health]] = field(default_factory=dict)
     """By system, what this process has seen of its services (``flows/probe_systems.py``)."""
+
+    @property
+    def sealing(self) -> Sealing | None:
+        """None: no key is set, and nothing can be sealed."""
+        key = self.settings.nodes.sealing_key
+        return Sealing(key.get_secret_value()) if key is not None else None
 
     @property
     def settings(self) -> Settings:

@@ -19,10 +19,10 @@ TICKET_URL_FILE = "ticket-url"
 async def write_ticket(tools: Toolbox, transfer: Transfer) -> Transfer:
     """Write, or write anew with fresh URLs, the ticket object; returns the transfer with ``signed_at``. Saves nothing.
 
-    An operation has none: its ticket is the file that :func:`write_ticket_url` leaves.
+    An operation has none: its ticket is the file that :func:`write_ticket_url` leaves. Nor has a job on the direct road.
     """
     now = tools.now()
-    if transfer.operation is not None:
+    if transfer.operation is not None or transfer.is_direct:
         return replace(transfer, signed_at=now)
     store, bucket, system = tools.store, transfer.bucket, transfer.system
     # A node is outside, as clients are.

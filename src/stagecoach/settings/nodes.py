@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator
 
 from stagecoach.settings.systems import FileSystemSettings, SchedulerSettings, SystemLimits, SystemSettings
-from stagecoach.settings.values import Section
+from stagecoach.settings.values import Secret, Section
+
+MIN_KEY_LENGTH = 32
 
 
 class NodeSettings(Section):
@@ -29,10 +31,25 @@ class NodeSettings(Section):
     max_waiting_agents: int = Field(
         2000, ge=1, le=100_000, description="Agents whose question each API process keeps open until there is news."
     )
+    sealing_key: Secret | None = Field(
+        None,
+        description=(
+            "What the keys of nodes' receivers and of stores are sealed with until a node's agent has them: 32 random "
+            "characters or more, the same in every replica; a value or secret_file:/path. "
+            "Unset, nodes send to nodes through the staging area."
+        ),
+    )
     limits: SystemLimits = Field(
         default_factory=lambda: SystemLimits(),
         description="Bounds of each node, as those of a system.",
     )
+
+    @field_validator("sealing_key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < MIN_KEY_LENGTH:
+            raise ValueError(f"must have at least {MIN_KEY_LENGTH} characters; `openssl rand -hex 32` makes such a key")
+        return value
 
     def as_system(self, name: str) -> SystemSettings:
         """A node as the flows see it. It is not one that a file could name, so nothing checks it."""

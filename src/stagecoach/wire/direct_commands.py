@@ -49,7 +49,11 @@ class SendSpec(Shape):
 
 
 class SendResult(Shape):
-    """``result`` of a good end of ``send`` and ``send_to_store``; of a bad one ``check`` and ``rates`` are wanted still."""
+    """``result`` of a good end of ``send`` and ``send_to_store``; of a bad one ``check`` and ``rates`` are wanted still.
+
+    ``check`` (here and in reports of progress) has ``probeBytesPerSecond``, what the probe of the way reached, and whatever
+    else people should read.
+    """
 
     size_bytes: Bytes
     files: Bytes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -58,6 +58,14 @@ class NewTransfer(SaidDigests):
     account: Account = None
     archive: Archive | None = Field(None, description="tar: a directory, with all that is in it, as one tar stream.")
     webhook_url: WebhookUrl = None
+    road: Literal["auto", "direct", "staged"] | None = Field(
+        None,
+        description="Between two nodes: direct, straight from one to the other, or refused (409) where that is not possible; "
+        "staged, through the staging area; auto, which is meant when it is left out, direct where it is possible.",
+    )
+    rate_limit_bytes_per_second: Annotated[int, Field(ge=1024, le=2**50)] | None = Field(
+        None, description="At most so fast, on the direct road between two nodes."
+    )
 
 
 class ClientUpload(Shape):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from pydantic import Field
 
@@ -49,6 +50,12 @@ class LegView(Shape):
     job_state: str | None = None
     job_reason: str | None = None
     job_log: str | None = Field(None, description="What its job printed, once it has ended.")
+    road: str = "staged"
+    file_count: int | None = None
+    files_moved: int = 0
+    seconds_left: float | None = None
+    current_file: str | None = None
+    notices: tuple[str, ...] = ()
     proved: tuple[Proof, ...] = ()
 
 
@@ -71,7 +78,7 @@ class TransferView(Shape):
     path: str = Field(description="within: the target, or what is removed.")
     archive: str | None = Field(None, description="tar: path names a directory, which travels as one tar stream.")
     size_bytes: int | None = Field(
-        description="Of the staged object, or of what the operation works on; null until a job has measured it."
+        description="Of what is sent: the staged object, or of what the operation works on; null until a job has measured it."
     )
     state: str = Field(description="preparing, receiving, staged, queued, moving, done, failed, cancelling, cancelled or expired")
     meaning: str = Field(description="The state in a sentence.")
@@ -79,8 +86,10 @@ class TransferView(Shape):
     reason: str | None = Field(None, description="Why it waits or ended, in plain words.")
     bytes_staged: int = Field(description="Bytes in the staging area.")
     bytes_moved: int = Field(description="Bytes the staging job has moved.")
-    file_count: int | None = Field(None, description="within: files, directories and links; null until the job has counted them.")
-    files_moved: int = Field(0, description="within: how many of them are done.")
+    file_count: int | None = Field(
+        None, description="within, and straight between nodes: files, directories and links; null until they are counted."
+    )
+    files_moved: int = Field(0, description="How many of them are done.")
     rate_bytes_per_second: float
     part_size_bytes: int = Field(description="While sizeBytes is null: the smallest that the job may choose. within: 0.")
     part_count: int | None = Field(description="null as sizeBytes is, and where nothing is staged.")
@@ -93,6 +102,15 @@ class TransferView(Shape):
     updated_at: datetime
     expires_at: datetime | None = None
     ended_at: datetime | None = None
+    road: str = Field(
+        "staged", description="direct: straight from node to node; staged: through the staging area. Both legs have the same."
+    )
+    wanted_road: str | None = Field(None, description="direct or staged, where its owner insisted on it.")
+    road_reason: str | None = Field(None, description="Between two nodes: why it is not direct.")
+    rate_limit_bytes_per_second: int | None = Field(None, description="Of the direct road.")
+    seconds_left: float | None = Field(None, description="At the present rate; null where that cannot be told.")
+    current_file: str | None = Field(None, description="On the direct road: what is being sent.")
+    notices: tuple[str, ...] = Field((), description="What its owner should know of how it went, in sentences.")
     retry_until: datetime | None = Field(
         None, description="A failed transfer: until when `POST /transfers/{id}/retry` goes on from what is staged."
     )
@@ -132,7 +150,18 @@ class ProgressEvent(Shape):
     rate_bytes_per_second: float
     file_count: int | None = None
     files_moved: int = 0
+    seconds_left: float | None = Field(None, description="At the present rate; null where that cannot be told.")
+    current_file: str | None = Field(None, description="On the direct road between nodes: what is being sent.")
+    notices: tuple[str, ...] = ()
     legs: tuple[LegView, ...] = ()
+
+
+class NetworkCheckView(Shape):
+    """What the sending node found of the way to the receiving one, and how fast it was used."""
+
+    at: datetime
+    check: dict[str, Any] = Field(description="As its agent reports it; `probeBytesPerSecond` is what a short probe reached.")
+    rates: list[list[float]] = Field(description="Pairs: seconds since the start, bytes until then; at most 240, once it ended.")
 
 
 class TransferPage(Shape):

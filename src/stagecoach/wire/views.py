@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from stagecoach.core.operations import Operation
+from stagecoach.core.roads import seconds_left
 from stagecoach.core.transfer import MEANING, Direction, Transfer
 from stagecoach.wire import transfers as wire
 
 
 def view(transfer: Transfer) -> wire.TransferView:
     """What its owner is shown."""
-    plan = transfer.plan if transfer.size_bytes is not None and transfer.operation is None else None
+    has_plan = transfer.size_bytes is not None and transfer.operation is None and not transfer.is_direct
+    plan = transfer.plan if has_plan else None
+    least_part_bytes = 0 if transfer.is_direct else transfer.part_size_bytes
     return wire.TransferView(
         id=transfer.id,
         owner=transfer.owner,
@@ -33,7 +36,7 @@ def view(transfer: Transfer) -> wire.TransferView:
         file_count=transfer.file_count,
         files_moved=transfer.files_moved,
         rate_bytes_per_second=transfer.rate_bytes_per_second,
-        part_size_bytes=plan.part_size_bytes if plan is not None else transfer.part_size_bytes,
+        part_size_bytes=plan.part_size_bytes if plan is not None else least_part_bytes,
         part_count=plan.part_count if plan is not None else None,
         account=transfer.account,
         job_id=transfer.job_id,
@@ -44,6 +47,13 @@ def view(transfer: Transfer) -> wire.TransferView:
         updated_at=transfer.updated_at,
         expires_at=transfer.expires_at,
         ended_at=transfer.ended_at,
+        road=transfer.road.value,
+        wanted_road=transfer.wanted_road.value if transfer.wanted_road is not None else None,
+        road_reason=transfer.road_reason,
+        rate_limit_bytes_per_second=transfer.rate_limit_bytes_per_second,
+        seconds_left=seconds_left(transfer),
+        current_file=transfer.current_file,
+        notices=transfer.notices,
         retry_until=transfer.retry_until,
     )
 

@@ -33,6 +33,7 @@ FROZEN = {
     "NodeUnsupported": ("node_unsupported", False),
     "LimitReached": ("limit_reached", False),
     "GrantExceeded": ("grant_exceeded", False),
+    "RoadClosed": ("road_closed", False),
     "InstanceDiffers": ("instance_differs", False),
     "AccountNotFound": ("account_not_found", False),
     "NameTaken": ("name_taken", False),
