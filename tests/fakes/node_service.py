@@ -158,8 +158,8 @@ class NodeService:
             command.starts.append(StartedReport.model_validate(body))
             command.state = "running" if command.state == "delivered" else command.state
         elif what == "progress":
-            if command.state == "ended":
-                return problem(409, "command_ended", "The command has ended.")
+            if command.state != "running":
+                return problem(409, "wrong_state", "The command does not run.")
             command.progress.append(ProgressReport.model_validate(body))
         else:
             command.ends.append(EndedReport.model_validate(body))

@@ -24,15 +24,23 @@ _LONGEST_NAME = 4096
 
 
 class ProgressReports:
-    """Of one agent. ``on_gone`` hears of a command that the service knows no more."""
+    """Of one agent. ``on_gone`` hears of a command that the service knows no more; one that ``is_due`` waits until the service
+    knows that it has begun."""
 
     def __init__(
-        self, service: AgentService, instance_id: str, journal: Journal, clock: Clock, on_gone: Callable[[str], None]
+        self,
+        service: AgentService,
+        instance_id: str,
+        journal: Journal,
+        clock: Clock,
+        is_due: Callable[[str], bool],
+        on_gone: Callable[[str], None],
     ) -> None:
         self._service = service
         self._instance_id = instance_id
         self._journal = journal
         self._clock = clock
+        self._is_due = is_due
         self._on_gone = on_gone
         self._newest: dict[str, Standing] = {}
         self._checks_told: dict[str, dict[str, Any]] = {}
@@ -50,7 +58,11 @@ class ProgressReports:
             self._something.clear()
             newest, self._newest = self._newest, {}
             for command_id, standing in newest.items():
-                await self._report(command_id, standing)
+                if self._is_due(command_id):
+                    self._newest.setdefault(command_id, standing)
+                    self._something.set()
+                else:
+                    await self._report(command_id, standing)
             await self._clock.sleep(LEAST_SECONDS)
 
     async def _report(self, command_id: str, standing: Standing) -> None:

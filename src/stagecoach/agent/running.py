@@ -87,7 +87,9 @@ class Agent:
             self._reports = Reports(
                 service, enrolment.instance_id, self._journal, Backoff(self._clock), self._workshop.acknowledge, self._refused
             )
-            self._progress = ProgressReports(service, enrolment.instance_id, self._journal, self._clock, self._refused)
+            self._progress = ProgressReports(
+                service, enrolment.instance_id, self._journal, self._clock, self._reports.is_due, self._refused
+            )
             self.direct.secrets.forget_all_but({entry.id for entry in self._journal if entry.is_unfinished})
             await self.direct.start()
             self._take_up_again()

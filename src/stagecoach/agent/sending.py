@@ -209,7 +209,7 @@ class _Sending:
         bounds = self._errand.bounds(survey.size_bytes)
         for left in reversed(range(_LOOKS)):
             report = await self._unless_stopped(lambda: self._sender.look(self._errand.endpoint, bounds))
-            self._check = bounded(report)
+            self._check = {**bounded(report), "probeBytesPerSecond": report.put_bytes_per_second}
             self._tell(self._progress)
             failure = report.failure
             if failure is None or failure.step not in _UNREACHABLE_STEPS:
