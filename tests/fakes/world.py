@@ -79,6 +79,7 @@ READS = frozenset(
         "SystemPolls": ("open_systems",),
         "Buckets": ("fingerprint",),
         "WebhookDeliveries": ("standing",),
+        "NodeCommands": ("get", "sealed", "open_of_transfer"),
     }.items()
     for name in names_of_reads
 )

@@ -17,9 +17,11 @@ from stagecoach.core.nodes import CommandState, Node, NodeCommand, system_name
 from stagecoach.flows.change_node import change_node, revoke_node
 from stagecoach.flows.change_queue import ask_for_check, order_commands, remove_command
 from stagecoach.flows.register_node import RegisteredNode, register_node, renew_enrolment
+from stagecoach.flows.send_to_store import send_to_store
 from stagecoach.flows.show_nodes import list_commands, list_nodes, newest_checks, show_command, show_node
 from stagecoach.flows.toolbox import Toolbox
 from stagecoach.wire import nodes as wire
+from stagecoach.wire.direct_commands import SendRequest, SendToStoreSpec
 
 router = APIRouter(tags=["nodes"], responses=PROBLEM_ANSWERS)
 NodeId = Annotated[str, Path(max_length=64, pattern=NO_NUL, description="A node's id.")]
@@ -121,6 +123,21 @@ async def post_command(
         return _command(await ask_for_check(tools, caller, node_id))
 
 
+@router.post(
+    "/nodes/{node_id}/sends", status_code=201, summary="Have a node send to a store", responses={201: {"links": _OF_COMMAND}}
+)
+async def post_send(
+    node_id: NodeId, request: SendRequest, caller: NodesWriter, tools: Tools, trail: CurrentTrail
+) -> wire.CommandView:
+    """To any S3 store, named by hand: a node's receiver, a MinIO, a bucket of somebody's. Its owner only. The key is sealed
+    until the command has ended, and shown nowhere."""
+    where = f"{request.endpoint.host}:{request.endpoint.port}/{request.bucket}"
+    async with trail.of(Act.NODE_SEND_ASKED, node_id, path=request.source_path, store=where):
+        spec = SendToStoreSpec.model_validate(request.model_dump()).model_dump(by_alias=True)
+        key = request.access_key_id, request.secret_access_key.get_secret_value()
+        return _command(await send_to_store(tools, caller, node_id, spec, key))
+
+
 @router.get("/nodes/{node_id}/commands/{command_id}", summary="Show a node's command")
 async def get_command(node_id: NodeId, command_id: CommandId, caller: NodesReader, tools: Tools) -> wire.CommandView:
     """With what the agent said at its end: of a network check, `result` is what it found."""
@@ -188,14 +205,16 @@ def _registered(tools: Toolbox, caller: Caller, made: RegisteredNode, request: R
 
 def _command(command: NodeCommand) -> wire.CommandView:
     result = command.result or {}
-    direction = command.spec.get("direction")
+    direction, source_path = command.spec.get("direction"), command.spec.get("sourcePath")
     return wire.CommandView(
         id=command.id,
         number=command.number,
         kind=command.kind.value,
         state=command.state.value,
         owner=command.owner,
-        transfer_id=command.transfer_id,
+        transfer_id=command.shown_transfer_id,
+        source_path=source_path if isinstance(source_path, str) else None,
+        progress=dict(command.progress) if command.progress is not None else None,
         direction=direction if isinstance(direction, str) else None,
         cancel_asked=command.cancel_asked,
         created_at=command.created_at,

@@ -19,8 +19,15 @@ from stagecoach.flows.cancel_transfer import cancel_transfer
 from stagecoach.flows.finish_transfer import finish_transfer, list_parts
 from stagecoach.flows.follow_leg import leg_of
 from stagecoach.flows.retry_transfer import retry_transfer
-from stagecoach.flows.show_transfers import list_transfers, show_history, show_own_transfer, show_webhook
+from stagecoach.flows.show_transfers import (
+    list_transfers,
+    show_history,
+    show_network_check,
+    show_own_transfer,
+    show_webhook,
+)
 from stagecoach.flows.sign_urls import sign_download_url, sign_head_url
+from stagecoach.flows.stop_transfer import stop_transfer
 from stagecoach.flows.toolbox import Toolbox
 from stagecoach.wire import transfers as wire
 from stagecoach.wire.views import view, watched_view
@@ -90,6 +97,22 @@ async def post_retry(transfer_id: TransferId, caller: TransfersWriter, tools: To
     """
     async with trail.of(Act.TRANSFER_RETRIED, transfer_id):
         return view(await retry_transfer(tools, caller, transfer_id))
+
+
+@router.post("/{transfer_id}/stop", summary="Stop a transfer, and keep what has arrived")
+async def post_stop(transfer_id: TransferId, caller: TransfersWriter, tools: Tools, trail: CurrentTrail) -> wire.TransferView:
+    """The job that waits or runs is ended; the transfer is `failed` with the code `stopped`, and `POST …/retry` goes on with
+    what is missing while `retryUntil` lasts."""
+    async with trail.of(Act.TRANSFER_STOPPED, transfer_id):
+        return view(await stop_transfer(tools, caller, transfer_id))
+
+
+@router.get("/{transfer_id}/network-check", summary="Show what was found of the way between two nodes")
+async def get_network_check(transfer_id: TransferId, caller: TransfersReader, tools: Tools) -> wire.NetworkCheckView:
+    """Of a transfer that goes straight from node to node: how its sender reached the receiver, and how fast it went. 404 while
+    there is none."""
+    check = await show_network_check(tools, caller, transfer_id)
+    return wire.NetworkCheckView(at=check.at, check=dict(check.report), rates=[list(pair) for pair in check.rates])
 
 
 @router.get("/{transfer_id}/parts", summary="Show an upload's parts, with fresh URLs for what is missing")

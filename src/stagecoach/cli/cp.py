@@ -6,7 +6,7 @@ import os
 import posixpath
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import typer
 
@@ -20,6 +20,13 @@ T = TypeVar("T", bound=TransferDetail)
 HINT = "Directories are copied with: stagecoach cp -r"
 
 
+class Way(NamedTuple):
+    """How it goes between two nodes."""
+
+    road: str | None
+    rate_limit: int | None
+
+
 def cp(
     source: Annotated[str, typer.Argument(help="A local file or directory, or SYSTEM:/path.")],
     target: Annotated[str, typer.Argument(help="SYSTEM:/path (node:NAME:/path for a node), or a local file or directory.")],
@@ -27,6 +34,12 @@ def cp(
         bool, typer.Option("--recursive", "-r", help="Copy a directory with all that is in it; links stay links.")
     ] = False,
     account: Annotated[str | None, typer.Option(help="Account or project that the staging job is charged to.")] = None,
+    road: Annotated[
+        str | None, typer.Option(help="Between two nodes: direct (straight, or not at all), staged, or auto.", metavar="ROAD")
+    ] = None,
+    rate_limit: Annotated[
+        int | None, typer.Option(min=1024, metavar="BYTES", help="Between two nodes, straight: bytes a second at most.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Copy a file to a system, from one, or between two; with -r a directory. A path that ends in / names a directory to
@@ -36,13 +49,17 @@ def cp(
 
     Ctrl-C stops it cleanly: 'stagecoach transfers resume ID' goes on, also after a reboot.
     """
+    if road not in {None, "auto", "direct", "staged"}:
+        raise typer.BadParameter("--road is direct, staged or auto")
     remote_source, remote_target = as_remote(source), as_remote(target)
+    if (road, rate_limit) != (None, None) and (remote_source is None or remote_target is None):
+        raise typer.BadParameter("--road and --rate-limit are for what goes from one node to another")
     if remote_target is not None and remote_source is None:
         _upload(Path(source), remote_target, recursive, account, as_json)
     elif remote_source is not None and remote_target is None:
         _download(remote_source, Path(target), recursive, account, as_json)
     elif remote_source is not None and remote_target is not None:
-        _send(remote_source, remote_target, recursive, account, as_json)
+        _send(remote_source, remote_target, recursive, account, Way(road, rate_limit), as_json)
     else:
         raise typer.BadParameter("at least one of the two is SYSTEM:/path (write ./name:/x for a local file with an odd name)")
 
@@ -95,7 +112,7 @@ def _download(remote: Remote, local: Path, recursive: bool, account: str | None,
     run(as_json, work, show_carried, legs)
 
 
-def _send(source: Remote, target: Remote, recursive: bool, account: str | None, as_json: bool) -> None:
+def _send(source: Remote, target: Remote, recursive: bool, account: str | None, way: Way, as_json: bool) -> None:
     path = (source.path.rstrip("/") or "/") if recursive else source.path
     name, target_path = posixpath.basename(path), target.path
     if not name:
@@ -108,7 +125,15 @@ def _send(source: Remote, target: Remote, recursive: bool, account: str | None, 
 
     async def send(client: Client, archive: bool) -> TransferDetail:
         places = Remote(source.system, path), Remote(target.system, target_path)
-        return await client.send(*places, account=account, archive=archive, on_look=legs.cluster_leg, on_begun=legs.begun)
+        return await client.send(
+            *places,
+            account=account,
+            archive=archive,
+            road=way.road,
+            rate_limit=way.rate_limit,
+            on_look=legs.cluster_leg,
+            on_begun=legs.begun,
+        )
 
     async def work(client: Client) -> TransferDetail:
         return await _as_what_it_is(recursive, lambda archive: send(client, archive))

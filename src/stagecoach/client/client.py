@@ -125,15 +125,18 @@ class Client(Service):
         *,
         account: str | None = None,
         archive: bool = False,
+        road: str | None = None,
+        rate_limit: int | None = None,
         on_look: OnLook | None = None,
         on_begun: OnBegun | None = None,
     ) -> TransferDetail:
         """Have a file go from one system to another, each written ``SYSTEM:/path``, and wait until it is at its place.
 
-        With ``archive`` it is a directory, which becomes a new one there. No byte passes through this machine: who stops
-        waiting stops nothing, and ``wait`` or ``resume`` waits again.
+        With ``archive`` it is a directory, which becomes a new one there. Between two nodes ``road`` may be ``direct``, which
+        insists on going straight, or ``staged``; ``rate_limit`` is in bytes a second. No byte passes through this machine:
+        who stops waiting stops nothing, and ``wait`` or ``resume`` waits again.
         """
-        beginning = self.begin_transfer(source, destination, account=account, archive=archive)
+        beginning = self.begin_transfer(source, destination, account=account, archive=archive, road=road, rate_limit=rate_limit)
         begun, was_cancelled = await _to_its_end(beginning)
         if on_begun is not None:
             on_begun(begun.transfer.id)

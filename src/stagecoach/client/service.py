@@ -18,7 +18,7 @@ from stagecoach.wire.filesystem import ListingAnswer
 from stagecoach.wire.firecrest import TransferAnswer
 from stagecoach.wire.identity import AuthMethods
 from stagecoach.wire.new_transfers import BegunTransfer
-from stagecoach.wire.transfers import DownloadUrl, PartsView, TransferDetail, TransferPage, TransferView
+from stagecoach.wire.transfers import DownloadUrl, NetworkCheckView, PartsView, TransferDetail, TransferPage, TransferView
 
 FIRST_LOOK_SECONDS = 0.2
 LONGEST_LOOK_SECONDS = 5.0
@@ -129,9 +129,12 @@ class Service(NodeQuestions):
         archive: bool = False,
         webhook_url: str | None = None,
         idempotency_key: str | None = None,
+        road: str | None = None,
+        rate_limit: int | None = None,
     ) -> BegunTransfer:
         """Begin a transfer from one system to another, both written ``SYSTEM:/path`` or ``node:NAME:/path``. The rest as
-        for an upload.
+        for an upload. ``road`` between two nodes: ``direct`` insists on going straight, ``staged`` on the staging area;
+        ``rate_limit`` is in bytes a second, straight only.
 
         Raises also ValueError: one of the two is no place on a system.
         """
@@ -139,7 +142,8 @@ class Service(NodeQuestions):
         body: dict[str, Any] = {
             name: {"system": await self.find_system(end.system), "path": end.path} for name, end in ends.items()
         }
-        more = {"account": account, "webhookUrl": webhook_url, "archive": "tar" if archive else None}
+        more: dict[str, Any] = {"account": account, "webhookUrl": webhook_url, "archive": "tar" if archive else None}
+        more |= {"road": road, "rateLimitBytesPerSecond": rate_limit}
         body |= {name: value for name, value in more.items() if value is not None}
         return BegunTransfer.model_validate(await self._post_once("/transfers", body, idempotency_key))
 
@@ -197,6 +201,14 @@ class Service(NodeQuestions):
         """Have a failed transfer go on from what is staged, while its ``retry_until`` lasts."""
         answer = await self._ask("POST", transfer_id, "/retry", patience_seconds=LONG_PATIENCE_SECONDS)
         return TransferView.model_validate(answer)
+
+    async def stop(self, transfer_id: str) -> TransferView:
+        """Stop what runs and keep what has arrived; ``retry`` goes on from there."""
+        return TransferView.model_validate(await self._ask("POST", transfer_id, "/stop"))
+
+    async def network_check(self, transfer_id: str) -> NetworkCheckView:
+        """What was found of the way between two nodes, and how fast it went. Raises ServiceError: there is none (yet)."""
+        return NetworkCheckView.model_validate(await self._ask("GET", transfer_id, "/network-check"))
 
     async def download_url(self, transfer_id: str) -> DownloadUrl:
         """A fresh URL of a staged download."""

@@ -18,7 +18,7 @@ from stagecoach.client.results import CarriedTransfer
 from stagecoach.client.service import OnLook
 from stagecoach.client.sync_nodes import SyncNodeQuestions
 from stagecoach.wire.filesystem import ListingAnswer
-from stagecoach.wire.transfers import TransferDetail, TransferPage, TransferView
+from stagecoach.wire.transfers import NetworkCheckView, TransferDetail, TransferPage, TransferView
 
 T = TypeVar("T")
 PATIENCE_SECONDS = 30.0
@@ -99,11 +99,14 @@ class Client(SyncNodeQuestions):
         *,
         account: str | None = None,
         archive: bool = False,
+        road: str | None = None,
+        rate_limit: int | None = None,
         on_look: OnLook | None = None,
         on_begun: OnBegun | None = None,
     ) -> TransferDetail:
         """Have a file (with ``archive`` a directory) go from one system to another, and wait until it is at its place."""
         options: dict[str, Any] = {"account": account, "archive": archive, "on_look": on_look, "on_begun": on_begun}
+        options |= {"road": road, "rate_limit": rate_limit}
         return self._run(self._client.send(source, destination, **options))
 
     def resume(
@@ -154,6 +157,14 @@ class Client(SyncNodeQuestions):
     def retry(self, transfer_id: str) -> TransferView:
         """Have a failed transfer go on from what is staged."""
         return self._run(self._client.retry(transfer_id))
+
+    def stop(self, transfer_id: str) -> TransferView:
+        """Stop what runs and keep what has arrived; ``retry`` goes on from there."""
+        return self._run(self._client.stop(transfer_id))
+
+    def network_check(self, transfer_id: str) -> NetworkCheckView:
+        """What was found of the way between two nodes."""
+        return self._run(self._client.network_check(transfer_id))
 
     def cancel(self, transfer_id: str) -> TransferView:
         """Cancel; nothing of it stays."""

@@ -3,14 +3,10 @@
     StagecoachError
     ├── SettingsError                 a setting is wrong; the start stops
     ├── InvalidRequest                the caller can mend it
-    │   ├── PathRefused               path_refused
-    │   ├── SizeRefused               size_refused
-    │   ├── DigestRefused             digest_refused
-    │   ├── AccountRequired           account_required
-    │   ├── NoSpace                   no_space
+    │   ├── PathRefused / SizeRefused / DigestRefused   path_refused, size_refused, digest_refused
+    │   ├── AccountRequired / NoSpace account_required, no_space
     │   ├── ListingTooLarge           listing_too_large
-    │   ├── NotAFile                  not_a_file
-    │   ├── NotADirectory             not_a_directory
+    │   ├── NotAFile / NotADirectory  not_a_file, not_a_directory
     │   ├── TargetExists              target_exists
     │   ├── FileExists                file_exists: said of the small file operations
     │   ├── FileTooLarge              file_too_large: for one direct answer or request
@@ -29,8 +25,7 @@
     │   ├── SystemNotFound / TransferNotFound / JobNotFound / FileMissing
     │   └── TokenNotFound / AccountNotFound / NodeNotFound
     ├── Conflict                      the state does not allow it
-    │   ├── PartsMissing              with the part numbers
-    │   ├── PartsDiffer               with the part numbers
+    │   ├── PartsMissing / PartsDiffer   with the part numbers
     │   ├── QuotaReached              quota_reached: of bytes in the staging area
     │   ├── NameTaken                 name_taken: an account or a node has it
     │   ├── TooManyTokens             too_many_tokens: as many as one user may have

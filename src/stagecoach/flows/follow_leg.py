@@ -59,6 +59,7 @@ async def look_at_leg(tools: Toolbox, transfer: Transfer) -> Seen:
         return Seen(staged, f"The {transfer.what} is in the staging area, {staged.size_bytes} bytes, verified.")
     if leg.state.is_end or leg.state is State.CANCELLING:
         reason = f"On its source, {leg.system}: {leg.reason or leg.state.value}"
+        transfer = with_progress_of(transfer, leg) if leg.is_direct else transfer
         failed = advance(transfer, Event.FAILED, now, code=leg.code or "source_leg_ended", reason=reason)
         # It can go on for as long as its leg can.
         failed = replace(failed, retry_until=leg.retry_until if leg.state is State.FAILED else None)

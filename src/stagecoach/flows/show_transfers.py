@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from stagecoach.core.access import Caller
-from stagecoach.core.errors import JobNotFound, PermissionRefused, TransferNotFound
+from stagecoach.core.errors import JobNotFound, NotFound, PermissionRefused, TransferNotFound
 from stagecoach.core.transfer import HistoryEntry, Transfer, TransferFilter
 from stagecoach.core.webhooks import webhook_host
+from stagecoach.database.network_checks import NetworkCheck
 from stagecoach.flows.toolbox import Toolbox
 
 _ID = re.compile(r"[0-9a-z]{26}")
@@ -38,6 +39,15 @@ async def show_history(tools: Toolbox, caller: Caller, transfer_id: str) -> tupl
     """The transfer and its story, oldest line first. Raises TransferNotFound."""
     transfer = await show_transfer(tools, caller, transfer_id)
     return transfer, await tools.transfers.history(transfer.id)
+
+
+async def show_network_check(tools: Toolbox, caller: Caller, transfer_id: str) -> NetworkCheck:
+    """What its sending node found of the way to the receiving one. Raises TransferNotFound; NotFound: there is none (yet)."""
+    transfer = await show_transfer(tools, caller, transfer_id)
+    check = await tools.network_checks.of(transfer.source_transfer_id or transfer.id)
+    if check is None:
+        raise NotFound("There is no network check of this transfer: it does not go straight, or nothing has been found yet.")
+    return check
 
 
 @dataclass(frozen=True, slots=True)

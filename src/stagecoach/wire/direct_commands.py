@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from stagecoach.wire.agent import Bytes, Id, Receiver
 from stagecoach.wire.shapes import Shape
@@ -108,3 +108,10 @@ class SendToStoreSpec(Shape):
     folder: str = Field(default="", max_length=1024)
     file_name: str | None = Field(default=None, min_length=1, max_length=1024, description="Null of a directory.")
     rate_limit_bytes_per_second: Rate | None = None
+
+
+class SendRequest(SendToStoreSpec):
+    """``POST /nodes/{id}/sends``: the same, with the key of the store, which is shown to nobody but the node's agent."""
+
+    access_key_id: str = Field(min_length=1, max_length=256)
+    secret_access_key: SecretStr = Field(min_length=1, max_length=256)

@@ -104,7 +104,11 @@ class CommandView(Shape):
     exit_code: int | None = None
     code: str | None = None
     message: str | None = None
-    result: dict[str, Any] | None = Field(None, description="What a network check found, on each way.")
+    source_path: str | None = Field(None, description="Of what the node sends to another node or to a store.")
+    progress: dict[str, Any] | None = Field(None, description="The same: how far its agent last said that it was.")
+    result: dict[str, Any] | None = Field(
+        None, description="What a network check found, on each way; or what was sent, and whether it was compared."
+    )
 
 
 class CommandPage(Shape):

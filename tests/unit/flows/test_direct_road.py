@@ -14,6 +14,7 @@ from stagecoach.flows.begin_relay import RelayEnd, begin_relay
 from stagecoach.flows.cancel_transfer import cancel_transfer
 from stagecoach.flows.grant_node import Terms, grant_node, revoke_grant
 from stagecoach.flows.retry_transfer import retry_transfer
+from stagecoach.flows.stop_transfer import stop_transfer
 
 CONTENT = b"content " * 100
 SOURCE, TARGET = "/run1/file", "/from alice/file"
@@ -35,8 +36,8 @@ async def receiver(world: World, sender: DirectAgent) -> DirectAgent:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cancelling, "LOOK_SECONDS", 0)
-    monkeypatch.setattr(cancelling, "INLINE_SECONDS", 0.05)
+    monkeypatch.setattr(cancelling, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(cancelling, "INLINE_SECONDS", 0.5)
 
 
 async def begun(world: World, sender: DirectAgent, receiver: DirectAgent, wanted: Road | None = None) -> Transfer:
@@ -301,3 +302,49 @@ async def test_neither_receiving_nor_placing_takes_a_place_of_the_owners(
         CommandState.RUNNING,
         CommandState.PENDING,
     }
+
+
+async def test_a_stopped_one_keeps_what_has_arrived_and_goes_on_after_a_retry(
+    world: World, sender: DirectAgent, receiver: DirectAgent
+) -> None:
+    transfer = await begun(world, sender, receiver)
+    await turn(world, receiver)
+    await world.work()
+    await sender.work(to_the_end=False)
+    await sender.tell(sender.running(CommandKind.SEND).id, len(CONTENT), len(CONTENT))
+    receiver.hidden[transfer.id] = b"half"
+    await world.work()
+    stopped = await stop_transfer(world.tools, ALICE, transfer.id)
+    assert (stopped.state, stopped.code) == (State.FAILED, "stopped")
+    assert stopped.reason == "Stopped by alice; a retry goes on from what has arrived."
+    assert stopped.retry_until is not None
+    assert await stop_transfer(world.tools, ALICE, transfer.id) == stopped, "twice is fine"
+    for _ in range(3):
+        await turn(world, receiver, sender)
+    leg, relay = await legs(world, transfer)
+    assert (leg.state, leg.code, leg.bytes_moved) == (State.FAILED, "stopped", len(CONTENT) - 1)
+    assert relay.bytes_staged < len(CONTENT), "what is not whole never reads as all"
+    assert (sender.has, receiver.open, receiver.hidden) == ({}, {}, {transfer.id: b"half"})
+    await retry_transfer(world.tools, ALICE, transfer.id)
+    done = await to_the_end(world, transfer, receiver, sender)
+    assert (done.state, receiver.receive) == (State.DONE, {TARGET: CONTENT})
+
+
+async def test_only_what_waits_or_runs_can_be_stopped(world: World, sender: DirectAgent, receiver: DirectAgent) -> None:
+    transfer = await begun(world, sender, receiver)
+    await to_the_end(world, transfer, receiver, sender)
+    with pytest.raises(Conflict, match="no job of it"):
+        await stop_transfer(world.tools, ALICE, transfer.id)
+
+
+async def test_what_is_given_up_after_a_stop_leaves_nothing(world: World, sender: DirectAgent, receiver: DirectAgent) -> None:
+    transfer = await begun(world, sender, receiver)
+    await turn(world, receiver)
+    receiver.hidden[transfer.id] = b"half"
+    await stop_transfer(world.tools, ALICE, transfer.id)
+    for _ in range(3):
+        await turn(world, receiver, sender)
+    await cancel_transfer(world.tools, ALICE, transfer.id)
+    await to_the_end(world, transfer, receiver, sender)
+    assert (receiver.hidden, receiver.open) == ({}, {})
+    assert all(row.cleaned for row in await world.all_transfers())

@@ -12,10 +12,11 @@ from stagecoach.cli.transfers.listing import listing
 from stagecoach.cli.transfers.resume import resume
 from stagecoach.cli.transfers.retry import retry
 from stagecoach.cli.transfers.show import show
+from stagecoach.cli.transfers.stop import stop
 from stagecoach.cli.transfers.watch import watch
 
 app = typer.Typer(
-    no_args_is_help=True, pretty_exceptions_enable=False, help="List, show, watch, cancel, resume and retry transfers."
+    no_args_is_help=True, pretty_exceptions_enable=False, help="List, show, watch, cancel, stop, resume and retry transfers."
 )
 VERBS: dict[str, Callable[..., None]] = {
     "list": listing,
@@ -24,6 +25,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "cancel": cancel,
     "resume": resume,
     "retry": retry,
+    "stop": stop,
 }
 for name, verb in VERBS.items():
     app.command(name, epilog=EXIT_CODES)(verb)
