@@ -29,6 +29,8 @@ _PASSES = frozenset(
         "store_unreachable",
         "ticket_expired",
         "receiver_lost",
+        "receiver_failed",
+        "direct_failed",
         "agent_error",
         HELD_JOB_ENDED,
         ANOTHER_MOVER,

@@ -15,7 +15,7 @@ from stagecoach.flows.clean_up import ON_ITS_WAY_OUT_SECONDS, end_job, keep_job_
 from stagecoach.flows.direct_words import notice_trouble
 from stagecoach.flows.fail_transfer import end_line, fail
 from stagecoach.flows.job_words import job_progress, job_receipt
-from stagecoach.flows.receive_direct import UNREACHABLE, Waited, fall_back, look_at_receiver
+from stagecoach.flows.receive_direct import CLOSED, Waited, fall_back, look_at_receiver
 from stagecoach.flows.renew_ticket import renew_ticket
 from stagecoach.flows.resubmit_job import (
     Resubmission,
@@ -189,7 +189,7 @@ async def _ended(
     tools: Toolbox, transfer: Transfer, report: JobReport | None, receipt: Receipt | None, judgement: Judgement
 ) -> Followed:
     """Another job goes on, or the transfer has failed."""
-    if judgement.code == UNREACHABLE and may_fall_back(transfer):
+    if transfer.is_direct and judgement.code in CLOSED and may_fall_back(transfer := await with_progress(tools, transfer)):
         return _waited(tools, await fall_back(tools, transfer, judgement.reason or ""))
     decided = await resubmit_job(tools, transfer, report, judgement)
     if isinstance(decided, Resubmission):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from stagecoach.core.errors import GrantExceeded, NodeNotFound, PathRefused, StagecoachError, StaleVersion
+from stagecoach.core.errors import GrantExceeded, NodeNotFound, PathRefused, SizeRefused, StagecoachError, StaleVersion
 from stagecoach.core.relays import last_event, needs_its_leg, with_object_of, with_progress_of
 from stagecoach.core.state_machine import Event, advance
 from stagecoach.core.transfer import State, Transfer
@@ -68,13 +68,24 @@ async def look_at_leg(tools: Toolbox, transfer: Transfer) -> Seen:
     if transfer.size_bytes is None and after.size_bytes is not None:
         # Now that it is known: at its end it could not be told any more whether it was counted.
         try:
+            _require_size(tools, leg, transfer, after.size_bytes)
             await count_measured(tools, transfer, after.size_bytes)
-        except (GrantExceeded, NodeNotFound, PathRefused) as error:
+        except (GrantExceeded, NodeNotFound, PathRefused, SizeRefused) as error:
             return _refused(tools, transfer, error)
     if after.road is not transfer.road:
         return Seen(after, f"It goes through the staging area: {after.road_reason}")
     has_begun = after.bytes_staged > 0 and not transfer.bytes_staged
     return Seen(after, f"The staging job on {leg.system} sends the {transfer.what}." if has_begun else None)
+
+
+def _require_size(tools: Toolbox, leg: Transfer, transfer: Transfer, size_bytes: int) -> None:
+    """Raises SizeRefused: what goes straight has no ticket that would tell its job the limits of both ends."""
+    if not leg.is_direct:
+        return
+    limits = [tools.system(row.system).settings.limits.max_file_size_bytes for row in (leg, transfer)]
+    limit = min((each for each in limits if each is not None), default=None)
+    if limit is not None and size_bytes > limit:
+        raise SizeRefused(f"It has {size_bytes} bytes, and {limit} are allowed.", data={"limit_bytes": limit})
 
 
 def _refused(tools: Toolbox, transfer: Transfer, error: StagecoachError) -> Seen:

@@ -18,7 +18,9 @@ from stagecoach.flows.clean_up import end_job
 from stagecoach.flows.direct_road import discard_arrived, receiver_of, relay_of
 from stagecoach.flows.toolbox import Toolbox
 
-UNAVAILABLE, UNREACHABLE = "receiver_unavailable", "receiver_unreachable"
+UNAVAILABLE = "receiver_unavailable"
+CLOSED = frozenset({"receiver_unreachable", "direct_unfit"})
+"""What the sender says of a road that it could not take: it does not reach the receiver, or what it would send cannot go so."""
 # That the staged road would meet as well.
 _OF_EITHER_ROAD = frozenset({"path_refused", "target_exists", "receiver_full", "no_space"})
 

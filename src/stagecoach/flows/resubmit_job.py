@@ -25,6 +25,8 @@ _WHY = {
     "another_mover": "An earlier job of this transfer is still at work",
     "job_failed": "The staging job ended without a word",
     "receiver_lost": "The receiving node was lost on the way",
+    "receiver_failed": "The receiving node failed",
+    "direct_failed": "The copy to the receiving node failed",
     "agent_error": "The node's agent failed",
     HELD_JOB_ENDED: "The held staging job had ended before it could be released",
 }

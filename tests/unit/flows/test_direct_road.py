@@ -141,14 +141,15 @@ async def test_silence_and_a_crawl_are_noticed_once(world: World, sender: Direct
     assert sum(line.startswith("No byte") for line in story) == 1
 
 
-async def test_it_falls_back_where_the_receiver_cannot_be_reached(
-    world: World, sender: DirectAgent, receiver: DirectAgent
+@pytest.mark.parametrize("code", ["receiver_unreachable", "direct_unfit"])
+async def test_it_falls_back_where_the_sender_cannot_take_the_road(
+    world: World, sender: DirectAgent, receiver: DirectAgent, code: str
 ) -> None:
-    sender.reaches = {}
+    sender.refuses = {CommandKind.SEND: code}
     transfer = await begun(world, sender, receiver)
     done = await to_the_end(world, transfer, receiver, sender)
     assert (done.state, done.road, done.id) == (State.DONE, Road.STAGED, transfer.id)
-    assert done.road_reason == "The agent says receiver_unreachable."
+    assert done.road_reason == f"The agent says {code}."
     assert receiver.receive == {TARGET: CONTENT}
     assert "discard" in receiver.told
     assert (receiver.open, world.left_in_store()) == ({}, [])
