@@ -72,6 +72,20 @@ def test_cp_r_between_two_systems_takes_what_there_is(stagecoach: Run, service: 
     assert stagecoach("cp", "alps:/", "bora:/scratch/b").exit_code == 2
 
 
+def test_cp_between_two_nodes_takes_a_road(stagecoach: Run, service: FakeService) -> None:
+    service.looks_until_done = 1
+    ends = ("node:scope:/a", "node:scope:/b")
+    assert stagecoach("cp", "--road", "direct", "--rate-limit", "1000000", *ends).exit_code == 0
+    assert (service.begun_with["road"], service.begun_with["rateLimitBytesPerSecond"]) == ("direct", 1000000)
+    assert stagecoach("cp", "--road", "sideways", *ends).exit_code == 2
+    assert stagecoach("cp", "--road", "direct", "alps:/home/alice/a", "./here").exit_code == 2
+
+
+def test_a_stopped_transfer_says_how_it_goes_on(stagecoach: Run, service: FakeService) -> None:
+    service.state = "moving"
+    assert f"stagecoach transfers retry {ID}" in stagecoach("transfers", "stop", ID).stdout
+
+
 def test_a_retried_relay_is_watched(stagecoach: Run, service: FakeService) -> None:
     service.source = service.destination = {"system": "alps", "path": "/x"}
     service.state, service.retry_until = "failed", "2031-01-01T00:00:00Z"
@@ -327,6 +341,7 @@ def test_help_and_documentation_name_every_exit_code_and_command(stagecoach: Run
         "transfers cancel",
         "transfers resume",
         "transfers retry",
+        "transfers stop",
         "nodes list",
         "nodes register",
         "nodes show",

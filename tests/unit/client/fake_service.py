@@ -118,6 +118,7 @@ class FakeService:
             f"GET /transfers/{ID}": self._show,
             f"DELETE /transfers/{ID}": self._cancel,
             f"POST /transfers/{ID}/retry": self._retry,
+            f"POST /transfers/{ID}/stop": self._stop,
             f"GET /transfers/{ID}/parts": self._parts,
             f"POST /transfers/{ID}/finish": lambda: self._finish(json.loads(request.content)),
             f"GET /transfers/{ID}/download-url": self._download_url,
@@ -188,6 +189,10 @@ class FakeService:
         if self.state != "failed" or self.retry_until is None:
             return problem(409, "wrong_state", "Nothing is kept of this transfer; begin a new transfer.")
         self.state, self.retry_until = "queued" if self.direction == "download" else "receiving", None
+        return httpx.Response(200, json=self.view())
+
+    def _stop(self) -> httpx.Response:
+        self.state, self.retry_until = "failed", "2031-01-01T00:00:00Z"
         return httpx.Response(200, json=self.view())
 
     def _parts(self) -> httpx.Response:

@@ -90,3 +90,9 @@ def test_programs_that_are_not_asynchronous(service: FakeService) -> None:
     service.looks_until_done = 1
     with SyncClient(URL, TOKEN, transport=service.transport()) as client:
         assert client.send(SOURCE, DESTINATION).state == "done"
+
+
+async def test_a_road_and_a_cap_are_asked_for(client: Client, service: FakeService) -> None:
+    service.looks_until_done = 1
+    await client.send("node:scope:/a", "node:scope:/b", road="direct", rate_limit=10**6)
+    assert (service.begun_with["road"], service.begun_with["rateLimitBytesPerSecond"]) == ("direct", 10**6)
