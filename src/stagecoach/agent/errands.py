@@ -24,7 +24,7 @@ _LOST = frozenset({"receiver_silent", "receiver_interrupted", "port_closed", "dn
 
 @dataclass(frozen=True)
 class Errand:
-    """``name`` is the file's at the other end; None of a directory. ``ca_pem``: certificates that the store's is believed by."""
+    """``name`` is the file's at the other end; None of a directory."""
 
     source_path: str
     is_directory: bool
@@ -33,7 +33,6 @@ class Errand:
     name: str | None
     rate_bytes_per_second: int | None
     to_receiver: bool
-    ca_pem: str | None = None
 
     def destination(self, certificate_file: Path | None) -> Destination:
         """As rclone is told."""
@@ -93,12 +92,12 @@ def errand_of_send_to_store(spec: SendToStoreSpec, secret: Secret) -> Errand:
             secret_access_key=secret.secret_access_key,
             bucket=spec.bucket,
             uses_tls=spec.endpoint.tls,
+            ca_pem=spec.endpoint.ca_pem,
         ),
         folder=spec.folder,
         name=None if spec.is_directory else spec.file_name or spec.source_path.rstrip("/").rpartition("/")[2],
         rate_bytes_per_second=spec.rate_limit_bytes_per_second,
         to_receiver=False,
-        ca_pem=spec.endpoint.ca_pem,
     )
 
 

@@ -6,6 +6,7 @@ Nothing of the other side's key is in an argument, a log or an end.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import stat
 import time
@@ -123,12 +124,13 @@ class Sender:
     def certificate_file(self, errand: Errand) -> Path | None:
         """Blocking. What rclone is to believe the other side by; None: any known authority. Raises ProbeFailed, OSError."""
         fingerprint = errand.endpoint.certificate_sha256
-        if not errand.endpoint.uses_tls or (fingerprint is None and errand.ca_pem is None):
+        if not errand.endpoint.uses_tls or (fingerprint is None and errand.endpoint.ca_pem is None):
             return None
         self._directory.mkdir(mode=0o700, exist_ok=True)
         if fingerprint is None:
-            file = self._directory / "store.pem"
-            write_text(file, errand.ca_pem or "")
+            authority = errand.endpoint.ca_pem or ""
+            file = self._directory / f"{hashlib.sha256(authority.encode()).hexdigest()}.pem"
+            write_text(file, authority)
             return file
         file = self._directory / f"{fingerprint}.pem"
         if not file.exists():

@@ -225,6 +225,32 @@ def test_where_no_road_is_open_it_arrives_by_the_staging_area_and_says_why(testb
     wait_until(lambda: not road.b.hidden_files(), 60, "nothing is hidden")
 
 
+def test_names_that_cannot_go_straight_go_by_the_staging_area(road: Road) -> None:
+    top = road.offer_tree("odd", 20, 1000)
+    for name in ("new\nline", "quoted ‛x"):
+        (top / name).write_bytes(name.encode())
+        os.chown(top / name, road.a.owner.uid, road.a.owner.uid)
+    transfer = road.wait(road.begin("odd", archive="tar"))
+    assert (transfer["state"], transfer["road"]) == ("done", "staged"), transfer
+    assert "names" in transfer["roadReason"]
+    road.require_arrived("odd")
+
+
+def test_many_at_once_do_not_break_off_one_another(road: Road) -> None:
+    road.a.set_parallel(4)
+    road.a.offer("long.bin", os.urandom(300 * MIB))
+    before = road.sent_bytes()
+    long = road.begin("long.bin", road="direct")
+    road.wait_for_bytes(long, 20 * MIB)
+    for number in range(3):
+        road.a.offer(f"short {number}.bin", os.urandom(MIB))
+        transfer = road.wait(road.begin(f"short {number}.bin", road="direct"))
+        assert transfer["state"] == "done", transfer
+    assert road.wait(long)["state"] == "done"
+    assert road.sent_bytes() - before < 1.25 * 303 * MIB
+    road.require_arrived("long.bin")
+
+
 def test_a_cancel_in_the_middle_leaves_the_old_file_and_nothing_else(road: Road) -> None:
     road.a.offer("cancelled.bin", os.urandom(200 * MIB))
     road.arrived.mkdir(exist_ok=True)
