@@ -42,7 +42,7 @@ class Nodes:
             "VENV": sys.prefix,
             "TESTBED_ROOT": self.testbed["TESTBED_ROOT"],
             "RCLONE_CONFIG": os.devnull,
-            "RCLONE_AUTH_KEY": f"{KEY},{SECRET}",
+            "RCLONE_AUTH_KEY": f'"{KEY},{SECRET}"',  # a list of one, each in CSV quotes
             "AWS_ACCESS_KEY_ID": KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET,
         }
@@ -70,9 +70,13 @@ class Nodes:
         address = f"{self.testbed['NODE_ADDRESS_B']}:{PEER_PORT}"
         tls = ["--cert", str(state / "receiver-certificate.pem"), "--key", str(state / "receiver-key.pem")]
         command = self.inside("b", tool("rclone"), "serve", "s3", "--addr", address, *tls, str(folder))
-        with subprocess.Popen(command, env=self.environment, stderr=subprocess.DEVNULL) as serving:
+        log = folder / "log"
+        with log.open("wb") as written, subprocess.Popen(command, env=self.environment, stderr=written) as serving:
             try:
-                time.sleep(2)
+                while b"Starting s3 server" not in log.read_bytes():
+                    if serving.poll() is not None:
+                        raise SystemExit(f"rclone serve does not run: {log.read_text()}")
+                    time.sleep(0.1)
                 yield [f":s3,provider=Rclone,endpoint='https://{address}',env_auth=true:data", "--ca-cert", str(certificate)]
             finally:
                 serving.terminate()
