@@ -56,6 +56,8 @@ def with_progress_of(transfer: Transfer, leg: Transfer) -> Transfer:
             files_moved=leg.files_moved,
             current_file=leg.current_file,
         )
+    elif transfer.is_direct:
+        after = replace(after, rate_bytes_per_second=0.0, file_count=None, files_moved=0, current_file=None)
     # What is measured stays known, also where another road measures it anew: it counts once against a grant.
     size_bytes = leg.size_bytes if leg.size_bytes is not None else transfer.size_bytes
     if (size_bytes, leg.bytes_moved) != (transfer.size_bytes, transfer.bytes_staged):

@@ -77,6 +77,7 @@ async def _promise(tools: Toolbox, caller: Caller, transfer_id: str) -> Transfer
                 data={"state": transfer.state.value},
             )
         cancelling = advance(transfer, Event.CANCEL_ASKED, tools.now())
+        cancelling = replace(cancelling, rate_bytes_per_second=0.0, current_file=None)
         try:
             return await tools.transfers.save(
                 cancelling, f"Cancelled by {caller.username}.", next_check_at=tools.soon(INLINE_SECONDS)

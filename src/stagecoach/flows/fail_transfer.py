@@ -18,6 +18,7 @@ def fail(tools: Toolbox, transfer: Transfer, code: str | None, reason: str | Non
         Conflict: the transfer cannot fail where it is.
     """
     failed = advance(transfer, Event.FAILED, tools.now(), code=code, reason=reason)
+    failed = replace(failed, current_file=None)
     if failed.is_direct and failed.size_bytes and failed.bytes_moved >= failed.size_bytes:
         # What is not compared and at its place is not all there.
         failed = replace(failed, bytes_moved=failed.size_bytes - 1)

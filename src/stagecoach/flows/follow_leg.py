@@ -61,6 +61,7 @@ async def look_at_leg(tools: Toolbox, transfer: Transfer) -> Seen:
         reason = f"On its source, {leg.system}: {leg.reason or leg.state.value}"
         transfer = with_progress_of(transfer, leg) if leg.is_direct else transfer
         failed = advance(transfer, Event.FAILED, now, code=leg.code or "source_leg_ended", reason=reason)
+        failed = replace(failed, rate_bytes_per_second=0.0, current_file=None)
         # It can go on for as long as its leg can.
         failed = replace(failed, retry_until=leg.retry_until if leg.state is State.FAILED else None)
         return Seen(failed, end_line(failed))

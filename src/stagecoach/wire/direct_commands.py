@@ -15,6 +15,7 @@ from stagecoach.wire.shapes import Shape
 
 BUCKET = "data"
 MOST_RATES = 240
+_PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
 
 NodePath = Annotated[str, Field(min_length=2, max_length=4096, pattern="^/")]
 Rate = Annotated[int, Field(ge=1024, le=2**50)]
@@ -94,7 +95,7 @@ class StoreEndpoint(Shape):
     host: str = Field(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9.:_-]+$")
     port: int = Field(ge=1, le=65535)
     tls: bool = True
-    ca_pem: str | None = Field(default=None, max_length=65536)
+    ca_pem: str | None = Field(default=None, max_length=65536, pattern=r"^[\t\n\r -~]*$")
     certificate_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
 
 
@@ -105,8 +106,10 @@ class SendToStoreSpec(Shape):
     is_directory: bool
     endpoint: StoreEndpoint
     bucket: str = Field(pattern=r"^[a-z0-9A-Z._-]{1,255}$")
-    folder: str = Field(default="", max_length=1024)
-    file_name: str | None = Field(default=None, min_length=1, max_length=1024, description="Null of a directory.")
+    folder: str = Field(default="", max_length=1024, pattern=_PRINTABLE)
+    file_name: str | None = Field(
+        default=None, min_length=1, max_length=1024, pattern=_PRINTABLE, description="Null of a directory."
+    )
     rate_limit_bytes_per_second: Rate | None = None
 
 

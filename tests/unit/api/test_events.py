@@ -156,6 +156,9 @@ async def test_what_happens_is_told_as_it_happens(alice: httpx.AsyncClient, worl
         "rateBytesPerSecond": 3.5,
         "fileCount": None,
         "filesMoved": 0,
+        "secondsLeft": (SIZE - 7) / 3.5,
+        "currentFile": None,
+        "notices": [],
         "legs": [],
     }
     assert found[-1].kind == "state"
