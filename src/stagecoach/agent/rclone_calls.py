@@ -54,6 +54,8 @@ class Destination:
             "upload_cutoff": f"{_PART_BYTES}B",
             "upload_concurrency": str(_PARTS_AT_ONCE),
             "no_check_bucket": "true",
+            # A receiver's digests are of what is on its disk; for a note of ours the whole file would be read before it is sent.
+            "disable_checksum": "true" if self.provider == "Rclone" else "false",
             "_root": "/".join(part for part in (self.bucket, self.folder) if part) + "/",
         }
 

@@ -22,7 +22,7 @@ _CONFIG = frozenset(
 )
 _REMOTE = frozenset(
     {"type", "provider", "endpoint", "access_key_id", "secret_access_key", "chunk_size", "upload_cutoff"}
-    | {"upload_concurrency", "no_check_bucket", "use_multipart_etag", "_root"}
+    | {"upload_concurrency", "no_check_bucket", "disable_checksum", "use_multipart_etag", "_root"}
 )
 _FILTER = frozenset({"IncludeRule"})
 _SECRETS = frozenset({"secret_access_key"})
