@@ -26,7 +26,6 @@ from measuring import ROOT, random_file, tool, write_results
 
 PEER_PORT = 8555
 KEY, SECRET = "BENCHBENCHBENCH", "bench-secret-of-no-worth"
-SMALL_FILES = 5000
 SMALL_BYTES = 10_000
 
 
@@ -130,22 +129,24 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size-mib", type=int, default=1024)
+    parser.add_argument("--small-files", type=int, default=5000, help="of 10 kB each; 0 leaves them out")
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
     nodes = Nodes()
     large, small = nodes.send / "bench-large", nodes.send / "bench-small"
-    results: dict[str, Any] = {"size_mib": options.size_mib, "small_files": SMALL_FILES, "rounds": options.rounds}
+    results: dict[str, Any] = {"size_mib": options.size_mib, "small_files": options.small_files, "rounds": options.rounds}
     try:
         large.mkdir()
         random_file(large / large.name, options.size_mib * 2**20)
-        for number in range(SMALL_FILES):
+        small.mkdir()
+        for number in range(options.small_files):
             path = small / f"{number % 50}" / str(number)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(os.urandom(SMALL_BYTES))
         for top in (large, small):
             give(top, "alice")
         with nodes.peer() as peer:
-            for top, is_directory in ((large, False), (small, True)):
+            for top, is_directory in ((large, False), (small, True))[: 2 if options.small_files else 1]:
                 plain, whole, copy = [], [], []
                 for _ in range(options.rounds):
                     plain.append(nodes.rclone_seconds(top.name, peer))
