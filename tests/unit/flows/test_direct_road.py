@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.fakes.direct_agents import DirectAgent, direct_agent
-from tests.fakes.world import ALICE, BOB, World
+from tests.fakes.world import ALICE, BOB, World, world_settings
 
 from stagecoach.core.errors import Conflict, NodeNotFound, RoadClosed
 from stagecoach.core.nodes import CommandKind, CommandState
@@ -349,3 +349,29 @@ async def test_what_is_given_up_after_a_stop_leaves_nothing(world: World, sender
     await to_the_end(world, transfer, receiver, sender)
     assert (receiver.hidden, receiver.open) == ({}, {})
     assert all(row.cleaned for row in await world.all_transfers())
+
+
+async def test_a_changed_sealing_key_closes_the_road_for_what_waits(
+    world: World, sender: DirectAgent, receiver: DirectAgent
+) -> None:
+    transfer = await begun(world, sender, receiver)
+    world.settings = world_settings(nodes={"sealing_key": "another one, of 32 and more letters"})
+    world.tools = world.toolbox()
+    done = await to_the_end(world, transfer, receiver, sender)
+    assert (done.state, done.road, receiver.told) == (State.DONE, Road.STAGED, ["discard", "move"])
+    assert receiver.receive == {TARGET: CONTENT}
+
+
+async def test_what_is_larger_than_a_node_takes_is_ended_when_it_is_measured(
+    world: World, sender: DirectAgent, receiver: DirectAgent
+) -> None:
+    world.settings = world_settings(nodes={"limits": {"max_file_size_bytes": 100}})
+    world.tools = world.toolbox()
+    transfer = await begun(world, sender, receiver)
+    await turn(world, receiver)
+    await world.work()
+    await sender.work(to_the_end=False)
+    await sender.tell(sender.running(CommandKind.SEND).id, 0, 101)
+    failed = await to_the_end(world, transfer, receiver, sender)
+    assert (failed.state, failed.code) == (State.FAILED, "size_refused")
+    assert (receiver.hidden, receiver.open, sender.has) == ({}, {}, {})
