@@ -78,6 +78,7 @@ read_port_base() {
   PORT_RGW=$((PORT_BASE + 80))
   PORT_RCLONE=$((PORT_BASE + 81))
   PORT_SLOW_PROXY=$((PORT_BASE + 82)) # of a proxy that a test may start: jobs of the system testbed-slow go through it
+  PORT_RECEIVER=$((PORT_BASE + 83))   # of each node's receiver, in the node's own network
   PORT_CEPH_MON_V2=$((PORT_BASE + 90))
   PORT_CEPH_MON_V1=$((PORT_BASE + 91))
   PORT_CEPH_FIRST=$((PORT_BASE + 100)) # osd and mgr take some of these

@@ -14,27 +14,31 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from stagecoach.wire.agent import EndedReport, Enrolled, EnrolRequest, PollAnswer, PollRequest, StartedReport
+from stagecoach.wire.agent import EndedReport, Enrolled, EnrolRequest, PollAnswer, PollRequest, ProgressReport, StartedReport
 
 TOKEN = "sce_" + "enrolment-token-of-the-tests-0123456789"
 CREDENTIAL = "scn_" + "credential-of-the-tests-0123456789-abc"
 LOOK_SECONDS = 0.01
+# These do not count against what a node's owner lets run at once.
+BESIDE = frozenset({"receive", "place", "discard"})
 
 
 @dataclass
 class QueuedCommand:
-    """``ticket_url`` is signed when the command is delivered."""
+    """``ticket_url`` is signed when the command is delivered; ``secret`` has ``accessKeyId`` and ``secretAccessKey``."""
 
     id: str
     kind: str = "move"
     spec: dict[str, Any] = field(default_factory=dict)
     transfer_id: str | None = None
     ticket_url: Callable[[], str] | None = None
+    secret: dict[str, str] | None = None
     attempt: int = 0
     state: str = "pending"
     cancel_asked: bool = False
     starts: list[StartedReport] = field(default_factory=list)
     ends: list[EndedReport] = field(default_factory=list)
+    progress: list[ProgressReport] = field(default_factory=list)
 
     @property
     def ending(self) -> EndedReport:
@@ -120,17 +124,25 @@ class NodeService:
             await asyncio.sleep(LOOK_SECONDS)
 
     def _due(self, request: PollRequest) -> PollAnswer:
-        commands, active = [], sum(1 for one in self.commands.values() if one.state in {"delivered", "running"})
+        under_way = [one for one in self.commands.values() if one.state in {"delivered", "running"}]
+        commands, active = [], sum(1 for one in under_way if one.kind not in BESIDE)
         for one in [command for command in self.commands.values() if command.id not in self.unknown]:
             is_lost = one.state in {"delivered", "running"} and one.id not in request.running
-            is_next = one.state == "pending" and active < self.parallel and request.capacity > len(commands)
+            is_free = one.kind in BESIDE or active < self.parallel
+            is_next = one.state == "pending" and is_free and request.capacity > len(commands)
             if is_lost or is_next or (one.id in self.again and one.id in request.running):
                 self.again.discard(one.id)
-                active += is_next
+                active += is_next and one.kind not in BESIDE
                 one.attempt += 1
                 one.state = "delivered" if one.state == "pending" else one.state
                 url = None if one.ticket_url is None else one.ticket_url()
-                more = {"transferId": one.transfer_id, "spec": one.spec, "ticketUrl": url, "fromTheFuture": 1}
+                more = {
+                    "transferId": one.transfer_id,
+                    "spec": one.spec,
+                    "ticketUrl": url,
+                    "secret": one.secret,
+                    "fromTheFuture": 1,
+                }
                 commands.append({"id": one.id, "kind": one.kind, "attempt": one.attempt, **more})
         cancel = [one.id for one in self.commands.values() if one.cancel_asked and one.state in {"delivered", "running"}]
         unknown = [known for known in request.running if known in self.unknown or known not in self.commands]
@@ -145,6 +157,10 @@ class NodeService:
         if what == "started":
             command.starts.append(StartedReport.model_validate(body))
             command.state = "running" if command.state == "delivered" else command.state
+        elif what == "progress":
+            if command.state != "running":
+                return problem(409, "wrong_state", "The command does not run.")
+            command.progress.append(ProgressReport.model_validate(body))
         else:
             command.ends.append(EndedReport.model_validate(body))
             command.state = "ended"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import threading
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from stagecoach.agent.journal import Ending
 from stagecoach.agent.network_check import Bounds, check_network
 from stagecoach.agent.network_probes import Endpoint
 from stagecoach.agent.network_report import NetworkReport, Verdict
+from stagecoach.agent.threads import in_thread
 
 CHECK_NETWORK = "check_network"
 # Whatever is as slow as it may be, as an address after another that does not answer.
@@ -61,7 +61,7 @@ class Checker:
 
     async def run(self, spec: Mapping[str, Any], stop: asyncio.Event) -> Ending:
         """A good end is one that has found something out, be it bad. Raises nothing of what it finds."""
-        looking = asyncio.ensure_future(_in_thread(lambda: self._look(spec.get("storeUrl"))))
+        looking = asyncio.ensure_future(in_thread(lambda: self._look(spec.get("storeUrl"))))
         stopped = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({looking, stopped}, timeout=self._most_seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -117,15 +117,22 @@ def _unmeasured(host: str | None, port: int | None, verdict: Verdict) -> dict[st
 
 
 def _shortened(report: NetworkReport, way: str) -> dict[str, Any]:
-    found = report.as_json()
-    found["addresses"] = report.addresses[:_MOST_ADDRESSES]
+    found = bounded(report)
     if report.failure is not None:
-        found["failure"]["detail"] = report.failure.detail[:_MOST_DETAIL]
         for verdict in found["verdicts"]:
             if verdict["level"] == "failure" and verdict["code"] in _FAILURES:
                 words = _FAILURES[verdict["code"]]
                 detail = found["failure"]["detail"]
-                verdict["words"] = words.format(way=way, host=report.host, port=report.port, detail=detail)
+                verdict["words"] = words.format(way=way, host=report.host, port=report.port, detail=detail)[:_MOST_WORDS]
+    return found
+
+
+def bounded(report: NetworkReport) -> dict[str, Any]:
+    """As JSON that always fits into a report."""
+    found = report.as_json()
+    found["addresses"] = report.addresses[:_MOST_ADDRESSES]
+    if report.failure is not None:
+        found["failure"]["detail"] = report.failure.detail[:_MOST_DETAIL]
     for verdict in found["verdicts"]:
         verdict["words"] = verdict["words"][:_MOST_WORDS]
     return found
@@ -144,29 +151,3 @@ def _free_bytes(place: Path) -> int | None:
     with contextlib.suppress(OSError):
         return shutil.disk_usage(place).free
     return None
-
-
-async def _in_thread(look: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """In one of its own, which does not keep the program from ending while a name or a disk does not answer."""
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[dict[str, Any]] = loop.create_future()
-
-    def give(result: dict[str, Any] | None, error: Exception | None) -> None:
-        if answer.done():
-            return
-        if error is not None:
-            answer.set_exception(error)
-        elif result is not None:
-            answer.set_result(result)
-
-    def work() -> None:
-        result, failure = None, None
-        try:
-            result = look()
-        except Exception as error:
-            failure = error
-        with contextlib.suppress(RuntimeError):  # the program has ended meanwhile
-            loop.call_soon_threadsafe(give, result, failure)
-
-    threading.Thread(target=work, name="stagecoach-check", daemon=True).start()
-    return await answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
@@ -57,6 +58,8 @@ class Entry:
     state: CommandState = CommandState.TAKEN
     transfer_id: str | None = None
     spec: dict[str, Any] = field(default_factory=dict)
+    has_sent: bool = False
+    """Something of it may be with the other side already."""
     process: ProcessMark | None = None
     ending: Ending | None = None
 
@@ -98,7 +101,7 @@ class Journal:
             command.attempt,
             number,
             self._wall_clock(),
-            transfer_id=command.transfer_id,
+            transfer_id=transfer_of(command),
             spec=command.spec,
         )
         return self._keep(entry)
@@ -126,6 +129,12 @@ class Journal:
 
     def _file(self, command_id: str) -> Path:
         return self._directory / f"{command_id}.json"
+
+
+def transfer_of(command: Command) -> str | None:
+    """The id that both ends of a direct road know, where the command has one; else the service's own."""
+    told = command.spec.get("transferId")
+    return told if isinstance(told, str) and re.fullmatch("[0-9a-z]{1,64}", told) else command.transfer_id
 
 
 def _read(path: Path) -> Entry | None:

@@ -39,8 +39,8 @@ class ProbeFailed(Exception):
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """What is checked: an address, with TLS unless it is said otherwise; with ``certificate_sha256`` (64 hexadecimal digits)
-    it must show that very certificate, without it one that the machine's authorities vouch for. With a key requests are
-    signed, and speed is probed in ``bucket``."""
+    it must show that very certificate, without it one that the machine's authorities vouch for, or those of ``ca_pem``. With a
+    key requests are signed, and speed is probed in ``bucket``."""
 
     host: str
     port: int
@@ -49,6 +49,7 @@ class Endpoint:
     secret_access_key: str | None = field(default=None, repr=False)
     bucket: str = "data"
     uses_tls: bool = True
+    ca_pem: str | None = None
 
     @property
     def host_header(self) -> str:
@@ -114,7 +115,13 @@ def connect(family: int, address: tuple[str | int, ...], timeout_seconds: float)
 def handshake(connection: socket.socket, endpoint: Endpoint) -> tuple[ssl.SSLSocket, bytes]:
     """TLS, and the certificate (DER) that was shown; nothing was sent yet to whoever showed another. Closes on failure."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if endpoint.certificate_sha256 is None:
+    if endpoint.certificate_sha256 is None and endpoint.ca_pem is not None:
+        try:
+            context.load_verify_locations(cadata=endpoint.ca_pem)
+        except (ssl.SSLError, ValueError) as error:
+            connection.close()
+            raise ProbeFailed("tls", "wrong_certificate", "the authority that was given is no certificate in PEM") from error
+    elif endpoint.certificate_sha256 is None:
         context.load_default_certs()
     else:
         context.check_hostname = False

@@ -30,21 +30,23 @@ _GLOB_SIGNS = re.compile(r"([\\*?\[\]{}])")
 class Destination:
     """The receiver's end of a direct road: an S3 address with TLS, one key, one bucket, a folder in it (no slash around).
 
-    ``certificate_file`` holds, as PEM, the one certificate that the receiver may show.
+    ``certificate_file`` holds, as PEM, the one certificate that the receiver may show; None: one of a known authority.
+    ``provider`` is rclone's word: ``Rclone`` for a receiver, ``Other`` for a store of any kind, whose parts it then chooses.
     """
 
     endpoint: str
     access_key_id: str
     secret_access_key: str = field(repr=False)
-    certificate_file: Path
+    certificate_file: Path | None
     bucket: str = "data"
     folder: str = ""
+    provider: str = "Rclone"
 
     def remote(self) -> dict[str, object]:
         """As rclone takes it. The root ends in a slash, or rclone might take the last name for a file's."""
         return {
             "type": "s3",
-            "provider": "Rclone",
+            "provider": self.provider,
             "endpoint": self.endpoint,
             "access_key_id": self.access_key_id,
             "secret_access_key": self.secret_access_key,
@@ -52,6 +54,8 @@ class Destination:
             "upload_cutoff": f"{_PART_BYTES}B",
             "upload_concurrency": str(_PARTS_AT_ONCE),
             "no_check_bucket": "true",
+            # A receiver's digests are of what is on its disk; for a note of ours the whole file would be read before it is sent.
+            "disable_checksum": "true" if self.provider == "Rclone" else "false",
             "_root": "/".join(part for part in (self.bucket, self.folder) if part) + "/",
         }
 
@@ -82,7 +86,7 @@ def settings_for(destination: Destination, limits: Limits, *, largest_bytes: int
     small = largest_bytes <= _PART_BYTES
     files_at_once = 1 if one_file else _SMALL_FILES_AT_ONCE if small else _LARGE_FILES_AT_ONCE
     config: dict[str, object] = {
-        "CaCert": [str(destination.certificate_file)],
+        **({"CaCert": [str(destination.certificate_file)]} if destination.certificate_file is not None else {}),
         "LowLevelRetries": _TRIES_OF_A_FILE if small else _TRIES_OF_A_PART,
         "ConnectTimeout": f"{_CONNECT_SECONDS}s",
         "Timeout": f"{max(1, round(limits.patience_for(largest_bytes)))}s",

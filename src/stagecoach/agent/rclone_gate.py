@@ -1,7 +1,7 @@
 """What may be asked of rclone: it sees the whole disk and can run commands, so all that is not named here is refused.
 
-Local paths must lie below the node's own directories after links are followed; the other end must be an S3 address with
-TLS. Pure but for the links.
+Local paths must lie below the node's own directories after links are followed; the other end must be an S3 address, a
+receiver's with TLS. Pure but for the links.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CONFIG = frozenset(
 )
 _REMOTE = frozenset(
     {"type", "provider", "endpoint", "access_key_id", "secret_access_key", "chunk_size", "upload_cutoff"}
-    | {"upload_concurrency", "no_check_bucket", "use_multipart_etag", "_root"}
+    | {"upload_concurrency", "no_check_bucket", "disable_checksum", "use_multipart_etag", "_root"}
 )
 _FILTER = frozenset({"IncludeRule"})
 _SECRETS = frozenset({"secret_access_key"})
@@ -56,7 +56,9 @@ def secrets_in(value: object) -> Iterator[str]:
 def _require_place(value: object, roots: Sequence[Path]) -> None:
     if isinstance(value, Mapping):
         _require_names(value, _REMOTE, "part of a remote")
-        if value.get("type") != "s3" or not str(value.get("endpoint", "")).startswith("https://"):
+        # A store that the node's owner has typed may be a plain one; a receiver never is.
+        schemes = ("https://", "http://") if value.get("provider") == "Other" else ("https://",)
+        if value.get("type") != "s3" or not str(value.get("endpoint", "")).startswith(schemes):
             raise PermissionRefused("rclone is sent to S3 addresses with TLS only.")
         return
     # A text may also be a remote of rclone ("sftp,host=…:") unless it is an absolute path.

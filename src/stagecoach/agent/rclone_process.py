@@ -73,6 +73,11 @@ class RcloneProcess:
         """Of rclone, while it runs."""
         return self._process.pid if self._process is not None else None
 
+    @property
+    def has_given_up(self) -> bool:
+        """It has ended too often, or was stopped, and is not started again."""
+        return bool(self._given_up)
+
     async def start(self) -> None:
         """Returns when it answers. Raises SettingsError without a usable rclone, RcloneUnavailable when it does not start."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """The receiving end of direct roads: ``rclone serve s3`` with TLS, in which each transfer has a key for one folder.
 
 What arrives are plain files, each there only when it is whole. Keys are opened and closed while it runs. rclone believes
-a key for up to five minutes after it has asked for it, so closing one that must be dead at once starts rclone again: it
-takes a fraction of a second, and senders with other keys try again by themselves.
+a key for up to five minutes after it has asked for it, so one that must be dead at once has its door shut: the path by
+which rclone goes to the folder leads nowhere any more. Where nobody else has a key rclone is started again instead.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +26,7 @@ from stagecoach.agent.bound_process import BoundProcess
 from stagecoach.agent.rclone_calls import RECEIVER_BELIEVES_SECONDS
 from stagecoach.agent.rclone_program import rclone_environment, usable_rclone
 from stagecoach.agent.receiver_certificate import ReceiverCertificate, receiver_certificate
-from stagecoach.agent.receiver_folders import FoldersNote, remove_leftovers, require_folder
+from stagecoach.agent.receiver_folders import Doors, FoldersNote, remove_leftovers, require_folder
 from stagecoach.agent.receiver_keys import KeyDesk, ReceiverKey, new_key
 from stagecoach.core.errors import RcloneUnavailable
 from stagecoach.core.redaction import Redaction
@@ -85,6 +86,7 @@ class Receiver:
         self._clock = clock
         self._now = now
         self._desk = KeyDesk(self._directory, clock=clock)
+        self._doors = Doors(self._directory / "doors")
         self._note = FoldersNote(self._directory / "receiver-folders.json")
         self._certificate: ReceiverCertificate | None = None
         self._process: BoundProcess | None = None
@@ -102,6 +104,11 @@ class Receiver:
     def pid(self) -> int | None:
         """Of rclone, while it runs."""
         return self._process.pid if self._process is not None else None
+
+    @property
+    def gave_up(self) -> bool:
+        """It has ended too often of late, and is not started again by itself."""
+        return self._guard is not None and self._guard.done()
 
     @property
     def certificate(self) -> ReceiverCertificate:
@@ -159,6 +166,7 @@ class Receiver:
         """
         real = await asyncio.to_thread(require_folder, folder, self._root)
         opened = new_key(real) if key is None else ReceiverKey(key.access_key_id, key.secret_access_key, real)
+        opened = replace(opened, door=self._doors.open(opened.access_key_id, real))
         self._desk.open(opened)
         self._note.write([*self._note.read(), real])
         return opened
@@ -166,7 +174,11 @@ class Receiver:
     async def close_key(self, access_key_id: str, *, at_once: bool = True) -> None:
         """Nobody is let in with it any more: at once, or, where its holder has done what he wanted, within five minutes."""
         believing = self._process
-        if self._desk.close(access_key_id) and at_once:
+        is_believed = self._desk.close(access_key_id)
+        if is_believed and at_once and self._desk.keys:
+            # A new start would break off what others send: files of hours begin anew.
+            self._doors.shut(access_key_id)
+        elif is_believed and at_once:
             async with self._one_at_a_time:
                 if believing is None or self._process is not believing:
                     return  # it has ended by itself meanwhile, and its successor believes nothing
@@ -224,6 +236,7 @@ class Receiver:
             if removed := await asyncio.to_thread(remove_leftovers, folder):
                 log.info("%d unfinished files were removed below %s", removed, folder)
         self._note.write(key.folder for key in self._desk.keys)
+        self._doors.forget_all_but({key.access_key_id for key in self._desk.keys})
 
     def _hear(self, line: str) -> None:
         if _DISK_FULL.search(line):

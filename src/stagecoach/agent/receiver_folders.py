@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 from stagecoach.core.errors import PathRefused
@@ -34,6 +34,37 @@ def remove_leftovers(folder: Path) -> int:
             Path(entry.path).unlink(missing_ok=True)
             removed += 1
     return removed
+
+
+class Doors:
+    """The paths by which rclone reaches folders: one link a key, in a directory of the agent's own. A door that is shut leads
+    nowhere at once, whatever rclone believes of its key, and nobody else is disturbed. Blocking; methods raise OSError."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def open(self, name: str, folder: Path) -> Path:
+        """The path that leads to ``folder`` from now on."""
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        # The folder's directory is linked, so that the folder itself is none to rclone.
+        new = self._directory / f"{name}.new"
+        new.unlink(missing_ok=True)
+        new.symlink_to(folder.parent)
+        new.replace(self._directory / name)
+        return self._directory / name / folder.name
+
+    def shut(self, name: str) -> None:
+        """A file stands where the link was: no directory can be made there."""
+        new = self._directory / f"{name}.new"
+        new.unlink(missing_ok=True)
+        new.touch(mode=0o600)
+        new.replace(self._directory / name)
+
+    def forget_all_but(self, names: Container[str]) -> None:
+        """While no rclone serves."""
+        for path in self._directory.iterdir() if self._directory.is_dir() else ():
+            if path.name not in names:
+                path.unlink()
 
 
 class FoldersNote:

@@ -32,15 +32,19 @@ _PEER_CREDENTIALS = struct.Struct("3i")
 
 @dataclass(frozen=True, slots=True)
 class ReceiverKey:
-    """Opens ``folder``, which the key's holder sees as the bucket ``data``, and nothing else."""
+    """Opens ``folder``, which the key's holder sees as the bucket ``data``, and nothing else.
+
+    ``door`` is the path by which rclone reaches the folder, where it is another one.
+    """
 
     access_key_id: str
     secret_access_key: str = field(repr=False)
     folder: Path
+    door: Path | None = None
 
     def answer(self) -> dict[str, str]:
         """As rclone takes it. ``combine`` gives the folder the bucket's name; its list is words in CSV quotes."""
-        upstream = f"{BUCKET}={self.folder}".replace('"', '""')
+        upstream = f"{BUCKET}={self.door or self.folder}".replace('"', '""')
         return {
             "type": "combine",
             "upstreams": f'"{upstream}"',

@@ -44,6 +44,10 @@ class Reports:
         self._due[command_id] = None
         self._something.set()
 
+    def is_due(self, command_id: str) -> bool:
+        """Whether the service does not know yet how it stands."""
+        return command_id in self._due
+
     def forget(self, command_id: str) -> None:
         """The service does not want to know."""
         self._due.pop(command_id, None)

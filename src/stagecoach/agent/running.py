@@ -14,15 +14,20 @@ from pathlib import Path
 import httpx
 
 from stagecoach.agent.backoff import Backoff
-from stagecoach.agent.checking import Checker
+from stagecoach.agent.checking import CHECK_NETWORK, Checker
+from stagecoach.agent.direct import RECEIVE, DirectRoad
 from stagecoach.agent.durable_files import write_document
-from stagecoach.agent.journal import CommandState, Ending, Entry, Journal
+from stagecoach.agent.journal import CommandState, Ending, Entry, Journal, transfer_of
 from stagecoach.agent.moving import CANCELLED, Mover
+from stagecoach.agent.progress_reports import ProgressReports
+from stagecoach.agent.receiver_address import ReceiverAddress
 from stagecoach.agent.reports import Reports
+from stagecoach.agent.sending import Standing
 from stagecoach.agent.service import AgentService
 from stagecoach.agent.state_directory import Enrolment, StateDirectory
+from stagecoach.agent.stopping import Stop
 from stagecoach.agent.surroundings import Surroundings, platform_name, version
-from stagecoach.agent.work import ENDED_BY_SIGTERM, MOVE, Stop, Workshop
+from stagecoach.agent.work import DISCARD, ENDED_BY_SIGTERM, MOVE, Workshop
 from stagecoach.client.asking import Clock
 from stagecoach.client.errors import ServiceError
 from stagecoach.wire.agent import MAX_RUNNING, MAX_WAIT_SECONDS, Command, PollAnswer, PollRequest
@@ -47,6 +52,7 @@ class Agent:
         transport: httpx.AsyncBaseTransport | None = None,
         mover: Mover | None = None,
         checker: Checker | None = None,
+        receiver: ReceiverAddress | None = None,
         clock: Clock | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -60,6 +66,9 @@ class Agent:
         self._mover = mover or Mover(state.moves, {"fetch": enrolment.receive, "put": enrolment.send})
         places = {"send": Path(enrolment.send), "receive": Path(enrolment.receive)}
         self._checker = checker or Checker(enrolment.server, places)
+        self.direct = DirectRoad(
+            state, enrolment.send, enrolment.receive, receiver, tell=lambda command_id, standing: self._told(command_id, standing)
+        )
         self._wait_seconds = min(MAX_WAIT_SECONDS, enrolment.poll_seconds)
         self._clean_due = 0.0
 
@@ -68,19 +77,31 @@ class Agent:
         enrolment = self._enrolment
         async with AgentService(enrolment.server, enrolment.credential, transport=self._transport, clock=self._clock) as service:
             self._workshop = Workshop(
-                self._journal, self._mover, self._checker, self._clock, lambda command_id: self._reports.tell(command_id)
+                self._journal,
+                self._mover,
+                self._checker,
+                self.direct,
+                self._clock,
+                lambda command_id: self._reports.tell(command_id),
             )
             self._reports = Reports(
                 service, enrolment.instance_id, self._journal, Backoff(self._clock), self._workshop.acknowledge, self._refused
             )
+            self._progress = ProgressReports(
+                service, enrolment.instance_id, self._journal, self._clock, self._reports.is_due, self._refused
+            )
+            self.direct.secrets.forget_all_but({entry.id for entry in self._journal if entry.is_unfinished})
+            await self.direct.start()
             self._take_up_again()
-            tasks = [asyncio.create_task(one) for one in (self._poll(service), self._reports.run(), stop.wait())]
+            work = (self._poll(service), self._reports.run(), self._progress.run(), stop.wait())
+            tasks = [asyncio.create_task(one) for one in work]
             try:
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for task in tasks:
                     task.cancel()
                 await self._workshop.stop_all()
+                await self.direct.stop()
                 await asyncio.gather(*tasks, return_exceptions=True)
             for task in done:
                 task.result()
@@ -119,7 +140,8 @@ class Agent:
                 await self._clock.sleep(LEAST_POLL_SECONDS - took)
 
     def _request(self) -> PollRequest:
-        unfinished = sum(1 for entry in self._journal if entry.is_unfinished)
+        # Who waits for what others send does nothing by himself.
+        unfinished = sum(1 for entry in self._journal if entry.is_unfinished and entry.kind != RECEIVE)
         return PollRequest(
             instance_id=self._enrolment.instance_id,
             version=version(),
@@ -127,7 +149,9 @@ class Agent:
             free_bytes=self._surroundings.free,
             running=[entry.id for entry in self._journal if entry.is_open][:MAX_RUNNING],
             capacity=max(0, MOST_AT_ONCE - unfinished) if self._surroundings.is_writable else 0,
-            health=self._surroundings.health,
+            health=[*self._surroundings.health, *self.direct.health()],
+            receiver=self.direct.receiver,
+            kinds=[MOVE, DISCARD, CHECK_NETWORK, *self.direct.kinds],
             wait_seconds=self._wait_seconds,
         )
 
@@ -160,17 +184,19 @@ class Agent:
             return
         # Delivered again: its acknowledgement was lost, or its ticket has a new address.
         if known.is_unfinished:
-            self._keep_ticket_url(known, command)
+            self._keep_secrets(known, command)
         state = CommandState.ENDED if known.ending is not None else known.state
         self._journal.change(known.id, attempt=command.attempt, state=state)
         self._reports.tell(known.id)
 
     def _written_down(self, command: Command) -> Entry:
-        entry = Entry(command.id, command.kind, command.attempt, 0, 0.0, transfer_id=command.transfer_id)
-        self._keep_ticket_url(entry, command)
+        entry = Entry(command.id, command.kind, command.attempt, 0, 0.0, transfer_id=transfer_of(command))
+        self._keep_secrets(entry, command)
         return self._journal.take(command)
 
-    def _keep_ticket_url(self, entry: Entry, command: Command) -> None:
+    def _keep_secrets(self, entry: Entry, command: Command) -> None:
+        if command.secret is not None:
+            self.direct.secrets.keep(entry.id, command.secret)
         if entry.kind == MOVE and command.ticket_url is not None:
             self._mover.keep_ticket_url(entry, command.ticket_url)
 
@@ -209,6 +235,9 @@ class Agent:
         if entry is not None and entry.ending is not None:
             self._workshop.drop(command_id)
 
+    def _told(self, command_id: str, standing: Standing) -> None:
+        self._progress.tell(command_id, standing)
+
     def _clean_up_if_due(self) -> None:
         if self._clock.monotonic() >= self._clean_due:
             self._clean_due = self._clock.monotonic() + CLEANING_SECONDS
@@ -221,7 +250,7 @@ class Agent:
             "version": version(),
             "at": self._wall_clock(),
             "trouble": trouble,
-            "health": self._surroundings.health,
+            "health": [*self._surroundings.health, *self.direct.health()],
         }
         with contextlib.suppress(OSError):  # for people's eyes alone
             write_document(self._state.status_file, document)

@@ -1,4 +1,4 @@
-"""The service as the agent sees it: four questions, each asked once; who asks again, and when, is decided elsewhere."""
+"""The service as the agent sees it: five questions, each asked once; who asks again, and when, is decided elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from stagecoach.agent.errors import CredentialRefused
 from stagecoach.client.asking import Asking, Clock
 from stagecoach.client.errors import ServiceError
-from stagecoach.wire.agent import EndedReport, Enrolled, EnrolRequest, PollAnswer, PollRequest, StartedReport
+from stagecoach.wire.agent import EndedReport, Enrolled, EnrolRequest, PollAnswer, PollRequest, ProgressReport, StartedReport
 
 TIMEOUT_SECONDS = 30.0
 ENROLLING_PATIENCE_SECONDS = 60.0
@@ -75,6 +75,10 @@ class AgentService:
     async def ended(self, command_id: str, report: EndedReport) -> None:
         """The same."""
         await self._report(command_id, "ended", report)
+
+    async def progress(self, command_id: str, report: ProgressReport) -> None:
+        """The same."""
+        await self._report(command_id, "progress", report)
 
     async def _report(self, command_id: str, what: str, report: BaseModel) -> None:
         try:

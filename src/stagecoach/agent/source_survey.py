@@ -6,7 +6,9 @@ stay behind, so who sends is told beforehand.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -16,14 +18,19 @@ from pathlib import Path
 from stagecoach.core.errors import FileMissing, NotAFile
 
 _EXAMPLES = 5
-_RESERVED = (".rclone_temp_", ".rclone_multipart_upload_")
+_RESERVED = (".rclone_temp_", ".rclone_multipart_upload_", ".stagecoach-check-")
+# Control characters, which no list in XML can hold, and the signs by which rclone writes and quotes them in its own names.
+_NOT_CARRIED = re.compile("[\\x00-\\x1f\\x7f\u201b\u2400-\u2426\\udc80-\\udcff]")
+UNFIT = frozenset({"reserved_name", "name_not_carried"})
+"""Notices of what the direct road cannot bring there unharmed."""
 _WORDS = {
     "executable": "{count} files can be executed; at the other end they cannot until somebody says chmod +x",
     "link": "{count} symbolic links are not sent; what they point to is sent only if it lies in the directory itself",
     "special": "{count} pipes, sockets or devices are not sent",
     "empty_directory": "{count} empty directories are not sent",
-    "reserved_name": "{count} names begin like rclone's own temporary files; the receiver would hide and remove them",
+    "reserved_name": "{count} names begin like temporary files of the receiver, which would hide and remove them",
     "unreadable": "{count} files or directories cannot be read by the agent",
+    "name_not_carried": "{count} names have characters in them that would arrive as others, or not at all",
 }
 
 
@@ -45,13 +52,14 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What is sent, counted, and what is not."""
+    """What is sent, counted, and what is not. ``fingerprint`` is another one when a name, a size or a time has changed."""
 
     files: int
     size_bytes: int
     largest_bytes: int
     notices: tuple[Notice, ...]
     one_file: bool
+    fingerprint: str = ""
 
 
 class _Counting:
@@ -59,6 +67,7 @@ class _Counting:
         self.counts: Counter[str] = Counter()
         self.examples: defaultdict[str, list[str]] = defaultdict(list)
         self.files = self.size_bytes = self.largest_bytes = 0
+        self.fingerprint = 0
 
     def notice(self, kind: str, path: str) -> None:
         self.counts[kind] += 1
@@ -69,6 +78,11 @@ class _Counting:
         name = path.rpartition("/")[2]
         if name.startswith(_RESERVED):
             self.notice("reserved_name", path)
+        if _NOT_CARRIED.search(name):
+            self.notice("name_not_carried", path)
+        # In whatever order the directory gives them.
+        identity = f"{status.st_size} {status.st_mtime_ns} {status.st_ino} ".encode() + os.fsencode(path)
+        self.fingerprint ^= int.from_bytes(hashlib.blake2b(identity, digest_size=16).digest(), "big")
         if not os.access(path, os.R_OK):
             self.notice("unreadable", path)
         elif status.st_mode & 0o111:
@@ -82,7 +96,7 @@ class _Counting:
             Notice(kind, count, tuple(os.path.relpath(example, root) for example in self.examples[kind]))
             for kind, count in sorted(self.counts.items())
         )
-        return Survey(self.files, self.size_bytes, self.largest_bytes, notices, one_file)
+        return Survey(self.files, self.size_bytes, self.largest_bytes, notices, one_file, f"{self.fingerprint:032x}")
 
 
 def survey_source(source: Path) -> Survey:
@@ -135,6 +149,8 @@ def _entries(root: str, counting: _Counting) -> Iterator[os.DirEntry[str]]:
             counting.notice("empty_directory", directory)
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
+                if _NOT_CARRIED.search(entry.name):
+                    counting.notice("name_not_carried", entry.path)
                 waiting.append(entry.path)
             else:
                 yield entry

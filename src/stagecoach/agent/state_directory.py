@@ -6,6 +6,9 @@
     status.json         for ``stagecoach agent status``
     commands/ID.json    what it was told to do (``journal``)
     moves/TRANSFER/     the mover's state directory of one transfer
+    arrivals/           notes of what arrives by the direct road (``arrivals``)
+    secrets/ID.json     the key that came with a command, while it runs (``command_secrets``)
+    receiver/ rclone/   of the two programs of the direct road; certificates/ are other nodes'
 
 All of it is the owner's alone (0700): the credential and presigned URLs are in it.
 """

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 
 from stagecoach.agent.checking import CHECK_NETWORK, Checker
+from stagecoach.agent.direct import RECEIVE, SEND, DirectRoad
 from stagecoach.agent.journal import CommandState, Ending, Entry, Journal, ProcessMark
 from stagecoach.agent.moving import CANCELLED, Mover
 from stagecoach.agent.processes import GRACE_SECONDS, KILLED_SECONDS, end_orphan
+from stagecoach.agent.stopping import Stop, Work
 from stagecoach.client.asking import Clock
 
 _log = logging.getLogger(__name__)
@@ -23,37 +23,30 @@ ENDED_BY_SIGTERM = 143
 JOURNAL_SECONDS = 5.0
 
 
-class Stop(Enum):
-    """Why a command is stopped."""
-
-    CANCELLED = "cancelled"
-    GONE = "gone"
-    """The service does not know it any more."""
-    AGENT_ENDS = "agent ends"
-
-
-@dataclass
-class _Work:
-    stop: asyncio.Event = field(default_factory=asyncio.Event)
-    why: Stop | None = None
-    task: asyncio.Task[None] | None = None
-
-
 class Workshop:
     """The commands under way. ``on_change`` hears of each that has started or ended."""
 
-    def __init__(self, journal: Journal, mover: Mover, checker: Checker, clock: Clock, on_change: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        mover: Mover,
+        checker: Checker,
+        direct: DirectRoad,
+        clock: Clock,
+        on_change: Callable[[str], None],
+    ) -> None:
         self._journal = journal
         self._mover = mover
         self._checker = checker
+        self._direct = direct
         self._clock = clock
         self._on_change = on_change
-        self._works: dict[str, _Work] = {}
+        self._works: dict[str, Work] = {}
         self._discarding: set[asyncio.Task[None]] = set()
 
     def begin(self, command_id: str) -> None:
         """Or go on with it."""
-        work = self._works[command_id] = _Work()
+        work = self._works[command_id] = Work()
         work.task = asyncio.create_task(self._carry_out(command_id, work), name=command_id)
 
     def stop(self, command_id: str, why: Stop) -> None:
@@ -89,11 +82,11 @@ class Workshop:
     def clean_up(self, now: float) -> None:
         """Forgets what is old: commands, and what transfers that never went on have left."""
         self._journal.forget_old()
-        for transfer_id in self._mover.old_transfers(now):
+        for transfer_id in {*self._mover.old_transfers(now), *self._direct.arrivals.old_transfers(now)}:
             if not self._is_wanted(transfer_id):
                 self._later(self._discard(transfer_id))
 
-    async def _carry_out(self, command_id: str, work: _Work) -> None:
+    async def _carry_out(self, command_id: str, work: Work) -> None:
         try:
             entry = self._journal.get(command_id)
             if entry is None:
@@ -112,30 +105,32 @@ class Workshop:
         finally:
             self._works.pop(command_id, None)
 
-    async def _await_turn(self, entry: Entry, work: _Work) -> None:
-        # Two movers of one transfer would stand in each other's way.
-        earlier = [
-            other.task
-            for command_id, other in self._works.items()
-            if other.task is not None and self._is_before(self._journal.get(command_id), entry)
-        ]
+    async def _await_turn(self, entry: Entry, work: Work) -> None:
+        # Two that work at the same thing would stand in each other's way.
+        earlier = [(self._journal.get(command_id), other) for command_id, other in self._works.items()]
+        tasks = []
+        for before, other in earlier:
+            if before is not None and other.task is not None and _is_in_the_way(before, entry):
+                if before.kind == RECEIVE:
+                    # It never ends by itself; what comes after it means its end.
+                    self.stop(before.id, Stop.CANCELLED)
+                tasks.append(other.task)
         stopped = asyncio.create_task(work.stop.wait())
-        for task in earlier:
+        for task in tasks:
             await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
 
-    @staticmethod
-    def _is_before(other: Entry | None, entry: Entry) -> bool:
-        return other is not None and other.transfer_id == entry.transfer_id is not None and other.number < entry.number
-
-    async def _ending_of(self, entry: Entry, work: _Work) -> Ending:
+    async def _ending_of(self, entry: Entry, work: Work) -> Ending:
         if entry.kind == DISCARD and entry.transfer_id is not None:
-            await self._discard_of(entry)
+            path = entry.spec.get("targetPath")
+            await self._discard_of(entry, path if isinstance(path, str) else None)
             return Ending(0, None, "What the transfer had left on the node was removed.")
         if entry.kind == CHECK_NETWORK:
             self._journal.change(entry.id, state=CommandState.RUNNING)
             self._on_change(entry.id)
             return await self._checker.run(entry.spec, work.stop)
+        if self._direct.knows(entry.kind):
+            return await self._by_direct_road(entry, work)
         if entry.kind != MOVE:
             return Ending(1, "command_unsupported", f"This agent does not know the command {entry.kind[:32]!r}; update it.")
 
@@ -145,11 +140,29 @@ class Workshop:
 
         _log.info("Command %s begins: %s of transfer %s.", entry.id, entry.spec.get("direction"), entry.transfer_id)
         try:
+            if entry.transfer_id is not None:
+                # Of the direct road, if the transfer had begun to go there: its folder has the name of the hidden file.
+                await self._direct.discard(entry.transfer_id)
             return await self._mover.run(entry, on_start, work.stop)
         except OSError as error:
             return Ending(1, "interrupted", f"The agent could not start the mover ({error.strerror}).")
 
-    async def _settle(self, entry: Entry, work: _Work, ending: Ending) -> None:
+    async def _by_direct_road(self, entry: Entry, work: Work) -> Ending:
+        def started() -> None:
+            self._journal.change(entry.id, state=CommandState.RUNNING)
+            self._on_change(entry.id)
+
+        def sent() -> None:
+            self._journal.change(entry.id, has_sent=True)
+
+        work.started, work.sent = started, sent
+        _log.info("Command %s begins: %s of transfer %s.", entry.id, entry.kind, entry.transfer_id)
+        try:
+            return await self._direct.run(entry, work)
+        except OSError as error:
+            return Ending(1, "interrupted", f"The node's disk failed ({error.strerror or type(error).__name__}).")
+
+    async def _settle(self, entry: Entry, work: Work, ending: Ending) -> None:
         is_done = ending.code is None
         if work.why is Stop.AGENT_ENDS and not is_done:
             _log.info("Command %s is left for the next start of the agent.", entry.id)
@@ -160,8 +173,12 @@ class Workshop:
             await self._drop(entry.id)
             return
         if work.why is Stop.CANCELLED and not is_done:
-            ending = Ending(ENDED_BY_SIGTERM, CANCELLED, "The command was cancelled, and what it had done was removed.")
-            await self._discard_of(entry)
+            if entry.kind == MOVE:
+                ending = Ending(ENDED_BY_SIGTERM, CANCELLED, "The command was cancelled, and what it had done was removed.")
+                await self._discard_of(entry)
+            else:
+                # What has arrived of a direct transfer stays, until it is discarded by a command of its own.
+                ending = Ending(ENDED_BY_SIGTERM, CANCELLED, "The command was cancelled.", ending.result)
         await self._note_ending(entry.id, ending)
 
     async def _note_ending(self, command_id: str, ending: Ending) -> None:
@@ -171,6 +188,7 @@ class Workshop:
         while True:
             try:
                 self._journal.change(command_id, state=CommandState.ENDED, process=None, ending=ending)
+                self._direct.secrets.forget(command_id)
                 break
             except OSError as error:
                 _log.error("The journal cannot be written (%s); tried again.", error.strerror)
@@ -183,17 +201,20 @@ class Workshop:
             return
         try:
             self._journal.forget(command_id)
+            self._direct.secrets.forget(command_id)
         except OSError as error:
             _log.error("Command %s cannot be forgotten (%s).", command_id, error.strerror)
-        await self._discard_of(entry)
+        if entry.kind == MOVE:
+            await self._discard_of(entry)
 
-    async def _discard_of(self, entry: Entry) -> None:
+    async def _discard_of(self, entry: Entry, target_path: str | None = None) -> None:
         if entry.transfer_id is not None and not self._is_wanted(entry.transfer_id, but=entry.id):
-            await self._discard(entry.transfer_id)
+            await self._discard(entry.transfer_id, target_path)
 
-    async def _discard(self, transfer_id: str) -> None:
+    async def _discard(self, transfer_id: str, target_path: str | None = None) -> None:
         try:
             await self._mover.discard(transfer_id)
+            await self._direct.discard(transfer_id, target_path)
         except OSError as error:
             # Tried again when it is old.
             _log.error("What transfer %s has left cannot be removed (%s).", transfer_id, error.strerror)
@@ -205,3 +226,9 @@ class Workshop:
         task = asyncio.create_task(work)
         self._discarding.add(task)
         task.add_done_callback(self._discarding.discard)
+
+
+def _is_in_the_way(other: Entry, entry: Entry) -> bool:
+    """Whether an earlier one has to end first. A sender needs a receiver to run, be it on the same node."""
+    is_earlier = other.transfer_id == entry.transfer_id is not None and other.number < entry.number
+    return is_earlier and not (other.kind == RECEIVE and entry.kind == SEND)

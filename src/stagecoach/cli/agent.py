@@ -21,7 +21,7 @@ from stagecoach.agent.enrolling import token_digest
 from stagecoach.agent.errors import NotEnrolled
 from stagecoach.agent.journal import Journal
 from stagecoach.agent.logs import start_logging
-from stagecoach.agent.running import Agent
+from stagecoach.agent.receiver_address import ReceiverAddress, receiver_address
 from stagecoach.agent.state_directory import Enrolment, StateDirectory, default_state_directory
 from stagecoach.cli.running import EXIT_CODES, FAILED, AsJson, end, exit_code, print_json
 from stagecoach.cli.words import local_time, plain, size
@@ -50,6 +50,15 @@ Send = Annotated[
 ]
 Receive = Annotated[
     Path | None, typer.Option("--receive", envvar="STAGECOACH_AGENT_RECEIVE", help="What is sent to the node arrives below it.")
+]
+Receiver = Annotated[
+    str | None,
+    typer.Option(
+        "--receiver",
+        envvar="STAGECOACH_AGENT_RECEIVER",
+        metavar="HOST[:PORT]",
+        help="Where other nodes reach this one; it listens at that port, and is sent to directly.",
+    ),
 ]
 InsecureHttp = Annotated[
     bool, typer.Option("--insecure-http", help="Send the credential in the open over http, for anybody on the way.")
@@ -90,11 +99,13 @@ def run(
     token: Token = None,
     send: Send = None,
     receive: Receive = None,
+    receiver: Receiver = None,
     insecure_http: InsecureHttp = False,
 ) -> None:
     """Do what the service asks of this node, until SIGTERM. Enrols first where there is a new token."""
     directory = _state(state)
     try:
+        address = receiver_address(receiver) if receiver else None
         with directory.locked():
             enrolment = directory.enrolment()
             if token and (enrolment is None or token_digest(token) != enrolment.token_sha256):
@@ -107,7 +118,7 @@ def run(
             start_logging([enrolment.credential, token or ""])
             if os.geteuid() == 0:
                 logging.warning("The agent runs as root, and so does all that is sent here: give it a user of its own.")
-            asyncio.run(_run(directory, enrolment))
+            asyncio.run(_run(directory, enrolment, address))
     except (StagecoachError, OSError) as error:
         _end(False, error)
 
@@ -131,11 +142,14 @@ def status(state: State = None, as_json: AsJson = False) -> None:
         raise typer.Exit(FAILED)
 
 
-async def _run(directory: StateDirectory, enrolment: Enrolment) -> None:
+async def _run(directory: StateDirectory, enrolment: Enrolment, receiver: ReceiverAddress | None) -> None:
+    # Only an agent makes certificates: who copies a file needs no library for it.
+    from stagecoach.agent.running import Agent
+
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    await Agent(directory, enrolment).run(stop)
+    await Agent(directory, enrolment, receiver=receiver).run(stop)
 
 
 def _state(given: Path | None) -> StateDirectory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -125,9 +126,19 @@ class Node:
         return int(Path(self.testbed.environment["TESTBED_ROOT"], "run", f"stagecoach-agent-{self.side}.pid").read_text())
 
     def movers(self) -> list[Process]:
-        """Processes of the agent's."""
+        """Processes of the agent's that carry out moves."""
         agent = self.agent_pid()
-        return [process for process in processes().values() if process.parent == agent]
+        return [process for process in processes().values() if process.parent == agent and process.name != "rclone"]
+
+    def rclones(self, what: str) -> list[int]:
+        """Of the agent's: ``rcd`` sends, ``serve`` is the receiver."""
+        agent, found = self.agent_pid(), []
+        for process in processes().values():
+            if process.parent == agent and process.name == "rclone":
+                with contextlib.suppress(OSError):
+                    words = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
+                    found += [process.pid] if words[1] == what.encode() else []
+        return found
 
     def kill_agent(self) -> None:
         """With SIGKILL, and only the agent."""

@@ -305,15 +305,46 @@ async def test_trap_14_a_closed_key_is_dead_at_once(road: Road) -> None:
     second = await road.receiver.open_key(road.receive / "run 2")
     for key in (first, second):
         assert (await road.jobs.copy_file(road.send / "a.bin", road.destination(key), limits=QUICK).run()).trouble is None
+    before = road.receiver.pid
     await road.receiver.close_key(first.access_key_id)
+    # Nothing comes in or out by it any more, and nothing is made where its folder was.
+    (road.receive / "run 1").rename(road.receive / "moved")
     outcome = await road.jobs.copy_file(road.send / "a.bin", road.destination(first), name="b.bin", limits=QUICK).run()
     assert outcome.trouble is not None
-    assert outcome.trouble.code == "key_refused"
-    assert [path.name for path in (road.receive / "run 1").iterdir()] == ["a.bin"]
-    # The other one goes on.
+    assert [path.name for path in (road.receive / "moved").iterdir()] == ["a.bin"]
+    assert not (road.receive / "run 1").exists()
+    # The other one goes on, undisturbed.
+    assert road.receiver.pid == before
     outcome = await road.jobs.copy_file(road.send / "a.bin", road.destination(second), name="b.bin", limits=QUICK).run()
     assert outcome.trouble is None
     assert tree(road.receive / "run 2") == {"a.bin": b"bytes", "b.bin": b"bytes"}
+
+
+async def test_trap_14_a_key_that_is_closed_breaks_off_nobody_elses_file(road: Road) -> None:
+    (road.receive / "run 2").mkdir()
+    (road.send / "a.bin").write_bytes(b"bytes")
+    (road.send / "large.bin").write_bytes(os.urandom(24 * MIB))
+    first = await road.receiver.open_key(road.receive / "run 1")
+    second = await road.receiver.open_key(road.receive / "run 2")
+    assert (await road.jobs.copy_file(road.send / "a.bin", road.destination(first), limits=QUICK).run()).trouble is None
+    limits = replace(QUICK, rate_bytes_per_second=8 * MIB, attempts=1)
+    copy = road.jobs.copy_file(road.send / "large.bin", road.destination(second), limits=limits)
+    running = asyncio.create_task(copy.run())
+    await until(lambda: copy.progress.bytes_done > 0)
+    await road.receiver.close_key(first.access_key_id)
+    assert not running.done()
+    assert (await running).trouble is None
+    assert (road.receive / "run 2" / "large.bin").read_bytes() == (road.send / "large.bin").read_bytes()
+
+
+async def test_trap_14_the_last_key_is_refused_as_if_it_had_never_been(road: Road) -> None:
+    (road.send / "a.bin").write_bytes(b"bytes")
+    key = await road.receiver.open_key(road.receive / "run 1")
+    assert (await road.jobs.copy_file(road.send / "a.bin", road.destination(key), limits=QUICK).run()).trouble is None
+    await road.receiver.close_key(key.access_key_id)
+    outcome = await road.jobs.copy_file(road.send / "a.bin", road.destination(key), name="b.bin", limits=QUICK).run()
+    assert outcome.trouble is not None
+    assert outcome.trouble.code == "key_refused"
 
 
 async def test_trap_14_a_key_that_was_never_used_is_closed_without_a_new_start(road: Road) -> None:

@@ -9,6 +9,7 @@ import yaml
 from typer.testing import CliRunner
 
 from stagecoach.agent.processes import GRACE_SECONDS, KILLED_SECONDS
+from stagecoach.agent.receiver_address import receiver_address
 from stagecoach.cli.main import app
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -30,8 +31,8 @@ def test_every_variable_is_one_that_the_program_reads() -> None:
     known = set(
         re.findall(r"STAGECOACH_[A-Z_]+", CliRunner().invoke(app, ["agent", "run", "--help"], env={"COLUMNS": "200"}).output)
     )
-    assert len(known) == 5
-    for name in ("Dockerfile", "compose.yaml", "stagecoach-agent.service"):
+    assert len(known) == 6
+    for name in ("Dockerfile", "compose.yaml", "compose.receiver.yaml", "stagecoach-agent.service"):
         assert set(re.findall(r"STAGECOACH_[A-Z_]+", (NODE / name).read_text())) <= known
 
 
@@ -50,3 +51,11 @@ def test_the_container_may_do_nothing_but_its_work() -> None:
     assert "ports" not in agent
     assert any(volume.endswith(":/send:ro") for volume in agent["volumes"])
     assert re.search(r"^USER 10001", (NODE / "Dockerfile").read_text(), re.MULTILINE)
+
+
+def test_the_port_of_the_receiver_is_open_only_where_one_is_asked_for() -> None:
+    more = yaml.safe_load((NODE / "compose.receiver.yaml").read_text())["services"]["agent"]
+    port = receiver_address("node.example").port
+    assert more["ports"] == [f"{port}:{port}"]
+    assert f":{port}" in more["environment"]["STAGECOACH_AGENT_RECEIVER"]
+    assert "STAGECOACH_AGENT_RECEIVER" not in (NODE / "compose.yaml").read_text()

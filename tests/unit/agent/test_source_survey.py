@@ -59,3 +59,25 @@ def test_what_cannot_be_sent_is_refused(tmp_path: Path) -> None:
             survey_source(tmp_path / name)
     with pytest.raises(FileMissing):
         survey_source(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("name", [b"new\nline", b"not utf-8 \xff", b"tab\t", b"del\x7f", "␁".encode(), "‛x".encode()])
+def test_names_that_would_arrive_as_others_are_named(tmp_path: Path, name: bytes) -> None:
+    for directory in (b"files", b"directories/" + name):
+        os.makedirs(os.path.join(os.fsencode(tmp_path), directory))
+    with open(os.path.join(os.fsencode(tmp_path), b"files", name), "wb"):
+        pass
+    for top in ("files", "directories"):
+        assert "name_not_carried" in {notice.kind for notice in survey_source(tmp_path / top).notices}
+
+
+def test_a_change_of_any_file_is_seen(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(b"1")
+    before = survey_source(tmp_path).fingerprint
+    assert survey_source(tmp_path).fingerprint == before
+    os.utime(tmp_path / "b", (1, 1))
+    after = survey_source(tmp_path).fingerprint
+    assert after != before
+    (tmp_path / "b").rename(tmp_path / "c")
+    assert survey_source(tmp_path).fingerprint not in {before, after}

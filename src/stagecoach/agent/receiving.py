@@ -1,0 +1,156 @@
+"""The command ``receive``: a transfer's hidden folder is open for one key, for as long as the command runs.
+
+The receiver itself runs as long as the agent, and is begun again whenever it is not there: a node that cannot receive
+says so in its health and does the rest of its work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from pathlib import Path
+
+from stagecoach.agent.arrivals import Arrivals, arrival
+from stagecoach.agent.journal import Ending, Entry
+from stagecoach.agent.receiver import Receiver
+from stagecoach.agent.receiver_address import ReceiverAddress
+from stagecoach.agent.receiver_keys import ReceiverKey
+from stagecoach.agent.stopping import Stop, Work
+from stagecoach.agent.threads import in_thread
+from stagecoach.core.errors import StagecoachError
+from stagecoach.wire import agent as wire
+from stagecoach.wire.direct_commands import ReceiveSpec
+
+_log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 15.0
+_CLOSED = "The transfer's key was closed; what has arrived stays until it is placed or discarded."
+
+
+class Receiving:
+    """Of one node, between ``start`` and ``stop``; without an ``address`` it does nothing."""
+
+    def __init__(
+        self,
+        address: ReceiverAddress | None,
+        *,
+        directory: Path,
+        receive: Path,
+        arrivals: Arrivals,
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
+        self._arrivals = arrivals
+        self._address = address
+        self._look_seconds = look_seconds
+        self._receiver = None
+        if address is not None:
+            self._receiver = Receiver(directory, receive_directory=receive, host="", port=address.port, names=[address.host])
+        self._open: dict[str, ReceiverKey] = {}
+        self._serves = asyncio.Event()
+        self._trouble = ""
+        self._keeper: asyncio.Task[None] | None = None
+
+    @property
+    def is_offered(self) -> bool:
+        """Whether the node's owner wants one."""
+        return self._receiver is not None
+
+    @property
+    def told(self) -> wire.Receiver | None:
+        """What the service is told, and other nodes through it."""
+        if self._receiver is None or self._address is None or not self._serves.is_set():
+            return None
+        return wire.Receiver(
+            host=self._address.host, port=self._address.port, certificate_sha256=self._receiver.certificate.sha256
+        )
+
+    @property
+    def pid(self) -> int | None:
+        """Of the receiver's rclone, while it runs."""
+        return self._receiver.pid if self._receiver is not None else None
+
+    def health(self) -> list[str]:
+        """Sentences for the node's owner."""
+        if self._receiver is None:
+            return []
+        if not self._serves.is_set():
+            return [f"The receiver does not run, so nobody can send to this node directly: {self._trouble}"[:500]]
+        return self._receiver.health()
+
+    async def start(self) -> None:
+        """Tries once before it returns, and goes on trying. On the agent's main thread."""
+        if self._receiver is not None:
+            await self._try_to_start()
+            self._keeper = asyncio.create_task(self._keep(), name="keeper of the receiver")
+
+    async def stop(self) -> None:
+        """All keys are dead. May be called twice."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+            self._keeper = None
+        self._serves.clear()
+        if self._receiver is not None:
+            await self._receiver.stop()
+
+    async def run(self, entry: Entry, work: Work, secret: wire.Secret | None) -> Ending:
+        """Until it is stopped. Raises Failed, StagecoachError."""
+        spec = ReceiveSpec.model_validate(entry.spec)
+        if self._receiver is None:
+            return Ending(1, "command_unsupported", "This node has no receiver: its agent runs without --receiver.")
+        if secret is None:
+            return Ending(1, "interrupted", "The key of the transfer did not come with the command, or was lost.")
+        one = arrival(spec.transfer_id, spec.target_path, is_directory=spec.is_directory)
+        folder = await in_thread(lambda: self._arrivals.open(one), "stagecoach-receive")
+        while not self._serves.is_set():
+            if await work.stopped_within(0.1):
+                return Ending(143, "interrupted", _CLOSED)
+        key = await self._receiver.open_key(folder, ReceiverKey(secret.access_key_id, secret.secret_access_key, folder))
+        self._open[entry.id] = key
+        try:
+            work.started()
+            await work.stop.wait()
+        finally:
+            del self._open[entry.id]
+            if work.why is not Stop.AGENT_ENDS:  # then the receiver ends, and all its keys with it
+                await self._close(self._receiver, key)
+        return Ending(143, "interrupted", _CLOSED)
+
+    async def _close(self, receiver: Receiver, key: ReceiverKey) -> None:
+        try:
+            await receiver.close_key(key.access_key_id)
+        except StagecoachError as failure:
+            # It does not run, so the key opens nothing; the keeper begins it again.
+            _log.warning("The receiver does not come back after a key was closed: %s", failure.message)
+
+    async def _keep(self) -> None:
+        """Begins it anew when it has given up, with the keys that were open."""
+        while True:
+            await asyncio.sleep(self._look_seconds)
+            if self._serves.is_set() and self._receiver is not None and self._receiver.gave_up:
+                self._serves.clear()
+                self._trouble = "it has ended too often."
+                with contextlib.suppress(StagecoachError):
+                    await self._receiver.stop()
+            if not self._serves.is_set():
+                await self._try_to_start()
+
+    async def _try_to_start(self) -> None:
+        if self._receiver is None:
+            return
+        try:
+            await self._receiver.start()
+            for key in list(self._open.values()):
+                await self._receiver.open_key(key.folder, key)
+        except StagecoachError as failure:
+            if failure.message != self._trouble:
+                _log.error("The receiver cannot start: %s", failure.message)
+            self._trouble = failure.message
+        except OSError as error:
+            self._trouble = f"{error.filename or 'its directory'}: {error.strerror}."
+            _log.error("The receiver cannot start: %s", self._trouble)
+        else:
+            _log.info("The receiver serves at port %d.", self._receiver.port)
+            self._trouble = ""
+            self._serves.set()
