@@ -250,7 +250,7 @@ class _Check:
         except (OSError, http.client.HTTPException) as error:
             raise ProbeFailed(step, "request_failed", type(error).__name__) from error
         date = None
-        with contextlib.suppress(ValueError, TypeError):
+        with contextlib.suppress(ValueError, TypeError, OverflowError):
             date = parsedate_to_datetime(answer.getheader("Date") or "")
         return answer.status, date if date is None or date.tzinfo else date.replace(tzinfo=UTC), answer.reason
 

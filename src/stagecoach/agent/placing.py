@@ -20,6 +20,7 @@ from stagecoach.mover.stagecoach_mover import (
     current_umask,
     default_mode,
     disk_errors,
+    remove_tree,
     sync_file_system,
 )
 
@@ -41,8 +42,8 @@ def place(arrivals: Arrivals, one: Arrival, expected: Placed) -> Placed:
     with disk_errors(_MISSING):
         there = arrivals.directory_of(one)
         if _is_done(arrivals, one, there):
-            with suppress(FileNotFoundError):  # a file's folder, which is empty now
-                os.rmdir(one.hidden, dir_fd=there.descriptor)
+            if not one.is_directory:
+                _remove_folder(one, there)
             os.fsync(there.descriptor)
             return expected
         try:
@@ -88,6 +89,9 @@ def _counted(folder: Handle, expected: Placed, one: Arrival) -> list[str]:
             size += found.st_size
             if path == ".":
                 top.append(name)
+        for name in directories:  # links to directories are among them
+            if not stat.S_ISDIR(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode):
+                raise Failed("size_mismatch", "A link to a directory was put into the transfer's hidden folder.")
         if path == "." and directories and not one.is_directory:
             raise Failed("size_mismatch", "A file was to arrive, and there are directories.")
     if (size, files) != (expected.size_bytes, expected.files) or (not one.is_directory and len(top) != 1):
@@ -123,4 +127,10 @@ def _move_file(arrivals: Arrivals, one: Arrival, there: Handle, folder: Handle, 
     os.fsync(file.descriptor)
     arrivals.note(one, placing=_identity(os.fstat(file.descriptor)))
     os.rename(name, one.name, src_dir_fd=folder.descriptor, dst_dir_fd=there.descriptor)
-    os.rmdir(one.hidden, dir_fd=there.descriptor)
+    _remove_folder(one, there)
+
+
+def _remove_folder(one: Arrival, there: Handle) -> None:
+    # The file is at its place: what keeps the folder (NFS: a file that somebody has open) is removed when the note is old.
+    with suppress(OSError):
+        remove_tree(there.descriptor, one.hidden)

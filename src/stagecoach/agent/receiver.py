@@ -28,12 +28,13 @@ from stagecoach.agent.rclone_program import rclone_environment, usable_rclone
 from stagecoach.agent.receiver_certificate import ReceiverCertificate, receiver_certificate
 from stagecoach.agent.receiver_folders import Doors, FoldersNote, remove_leftovers, require_folder
 from stagecoach.agent.receiver_keys import KeyDesk, ReceiverKey, new_key
-from stagecoach.core.errors import RcloneUnavailable
+from stagecoach.core.errors import InvalidRequest, RcloneUnavailable
 from stagecoach.core.redaction import Redaction
 
 log = logging.getLogger(__name__)
 
 _SERVES = re.compile(r"Starting s3 server on \[https://\S*?:(\d+)/")
+_KEY_ID = re.compile("[A-Za-z0-9]{1,128}")
 _START_SECONDS = 20.0
 _MAX_STARTS = 5
 _STARTS_WINDOW_SECONDS = 300.0
@@ -164,11 +165,15 @@ class Receiver:
 
         Raises PathRefused for a folder outside the receive directory or with links to directories in it.
         """
+        if key is not None and not _KEY_ID.fullmatch(key.access_key_id):
+            # It becomes the name of a link.
+            raise InvalidRequest("A key for direct transfers has letters and digits in its name, and nothing else.")
         real = await asyncio.to_thread(require_folder, folder, self._root)
         opened = new_key(real) if key is None else ReceiverKey(key.access_key_id, key.secret_access_key, real)
         opened = replace(opened, door=self._doors.open(opened.access_key_id, real))
-        self._desk.open(opened)
+        # Before the key is open: what fails here must not leave it so.
         self._note.write([*self._note.read(), real])
+        self._desk.open(opened)
         return opened
 
     async def close_key(self, access_key_id: str, *, at_once: bool = True) -> None:
@@ -177,8 +182,12 @@ class Receiver:
         is_believed = self._desk.close(access_key_id)
         if is_believed and at_once and self._desk.keys:
             # A new start would break off what others send: files of hours begin anew.
-            self._doors.shut(access_key_id)
-        elif is_believed and at_once:
+            try:
+                self._doors.shut(access_key_id)
+                return
+            except OSError as error:
+                log.warning("a door cannot be shut (%s), so the receiver is started again", error.strerror)
+        if is_believed and at_once:
             async with self._one_at_a_time:
                 if believing is None or self._process is not believing:
                     return  # it has ended by itself meanwhile, and its successor believes nothing

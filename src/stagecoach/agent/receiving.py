@@ -141,8 +141,14 @@ class Receiving:
             return
         try:
             await self._receiver.start()
-            for key in list(self._open.values()):
-                await self._receiver.open_key(key.folder, key)
+            for command_id, key in list(self._open.items()):
+                try:
+                    await self._receiver.open_key(key.folder, key)
+                except StagecoachError as failure:
+                    # Its folder's affair, or its sender's: the others are not to suffer for it.
+                    _log.warning("The key of command %s cannot be opened again: %s", command_id, failure.message)
+                if self._open.get(command_id) is not key:  # it ended meanwhile
+                    await self._close(self._receiver, key)
         except StagecoachError as failure:
             if failure.message != self._trouble:
                 _log.error("The receiver cannot start: %s", failure.message)

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import logging
 import stat
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from stagecoach.agent.durable_files import write_text
 from stagecoach.agent.errands import Errand, code_of, errand_of_send, errand_of_send_to_store
 from stagecoach.agent.journal import Ending, Entry
 from stagecoach.agent.network_check import Bounds, check_network
-from stagecoach.agent.network_probes import Endpoint, ProbeFailed, write_pinned_certificate
+from stagecoach.agent.network_probes import Endpoint, ProbeFailed, pinned_certificate
 from stagecoach.agent.network_report import NetworkReport
 from stagecoach.agent.rates import Rates
 from stagecoach.agent.rclone_at_hand import RcloneAtHand
@@ -39,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 # Two minutes in which a receiver, or its agent, may start again.
 LIMITS = Limits(attempts=8)
-_LOOKS = 2
+_LOOKS, _LOOK_SECONDS = 2, 120.0
 _LOOK_PAUSE_SECONDS = 2.0
 _CERTIFICATE_SECONDS = 10.0
 # An agent that has just started serves before it has opened its keys again.
@@ -83,6 +84,7 @@ class Sender:
     ) -> None:
         self._send = send
         self._directory = directory
+        self._writing = threading.Lock()
         self._rclone = rclone
         self._tell = tell
         self._look = look
@@ -130,13 +132,14 @@ class Sender:
         if fingerprint is None:
             authority = errand.endpoint.ca_pem or ""
             file = self._directory / f"{hashlib.sha256(authority.encode()).hexdigest()}.pem"
-            write_text(file, authority)
+            with self._writing:
+                write_text(file, authority)
             return file
         file = self._directory / f"{fingerprint}.pem"
         if not file.exists():
-            beside = file.with_suffix(".new")
-            write_pinned_certificate(errand.endpoint, beside, _CERTIFICATE_SECONDS)
-            beside.replace(file)
+            pinned = pinned_certificate(errand.endpoint, _CERTIFICATE_SECONDS)
+            with self._writing:
+                write_text(file, pinned)
         return file
 
     async def jobs(self) -> RcloneJobs:
@@ -210,7 +213,11 @@ class _Sending:
     async def _look_at_the_way(self, survey: Survey) -> None:
         bounds = self._errand.bounds(survey.size_bytes)
         for left in reversed(range(_LOOKS)):
-            report = await self._unless_stopped(lambda: self._sender.look(self._errand.endpoint, bounds))
+            try:  # each wait in it is bounded, but answers may come a byte at a time
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    report = await self._unless_stopped(lambda: self._sender.look(self._errand.endpoint, bounds))
+            except TimeoutError:
+                raise self._closed("The receiver hardly answers: the look at the way took too long.") from None
             self._check = {**bounded(report), "probeBytesPerSecond": report.put_bytes_per_second}
             self._tell(self._progress)
             failure = report.failure
@@ -221,15 +228,17 @@ class _Sending:
             if await self._work.stopped_within(_LOOK_PAUSE_SECONDS):
                 raise _Over(_STOPPED)
         words = next((verdict.words for verdict in report.verdicts if verdict.level == "failure"), "The receiver is not reached.")
+        raise self._closed(words)
+
+    def _closed(self, words: str) -> _Over:
         # Of an earlier run of the same command bytes may be there: then this is no road that was never open.
-        raise _Over(Ending(1, "receiver_lost" if self._entry.has_sent else "receiver_unreachable", words))
+        return _Over(Ending(1, "receiver_lost" if self._entry.has_sent else "receiver_unreachable", words))
 
     async def _destination(self) -> Destination:
         try:
             return self._errand.destination(await self._unless_stopped(lambda: self._sender.certificate_file(self._errand)))
         except ProbeFailed as failed:
-            words = f"The receiver's certificate cannot be fetched ({failed.failure.detail[:200]})."
-            raise _Over(Ending(1, "receiver_lost" if self._entry.has_sent else "receiver_unreachable", words)) from None
+            raise self._closed(f"The receiver's certificate cannot be fetched ({failed.failure.detail[:200]}).") from None
 
     async def _copy(self, jobs: RcloneJobs, source: Path, destination: Destination) -> Outcome:
         self._work.sent()

@@ -120,6 +120,11 @@ def temporary_name(transfer_id: str) -> str:
     return f".stagecoach-{transfer_id}.part"
 
 
+def is_temporary_name(name: str) -> bool:
+    """Whether a transfer, whichever, may have a hidden file or folder of this name. Also where letters' case counts not."""
+    return re.fullmatch(r"\.stagecoach-[0-9a-z]+\.part", name, re.IGNORECASE) is not None
+
+
 def is_account_name(text: str) -> bool:
     """Whether ``text`` can be an account of the scheduler's, and nothing that its commands would read as an option."""
     return re.fullmatch(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,63}", text) is not None

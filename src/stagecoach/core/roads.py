@@ -78,7 +78,8 @@ def called(node: Node) -> str:
 
 def may_fall_back(leg: Transfer) -> bool:
     """Whether it may go through the staging area after all: nobody insists on the direct road, and nothing has arrived."""
-    return leg.is_direct and leg.wanted_road is None and leg.bytes_moved == 0
+    has_arrived = leg.bytes_moved > 0 or leg.bytes_at_submission > 0
+    return leg.is_direct and leg.wanted_road is None and not has_arrived
 
 
 def is_stalled(leg: Transfer, now: datetime) -> bool:

@@ -110,6 +110,8 @@ def kept_after(transfer: Transfer, code: str | None) -> Kept:
 def next_attempt(transfer: Transfer) -> Transfer:
     """The same, to be carried on by a job of another name, which is still to be submitted."""
     attempt = transfer.attempt + 1
+    # On the direct road a job counts from zero while it looks at what is there already.
+    before = transfer.bytes_at_submission if transfer.is_direct else 0
     return replace(
         transfer,
         attempt=attempt,
@@ -124,7 +126,7 @@ def next_attempt(transfer: Transfer) -> Transfer:
         job_log=None,
         restarts=0,
         rate_bytes_per_second=0.0,
-        bytes_at_submission=transfer.bytes_moved,
+        bytes_at_submission=max(transfer.bytes_moved, before),
     )
 
 

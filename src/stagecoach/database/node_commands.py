@@ -218,7 +218,8 @@ class NodeCommands:
             state = CommandState.DONE if result.get("exit_code") == 0 else failed
             ended = replace(command, state=state, ended_at=now, lease_until=None, result=result)
             await write(connection, ended)
-            if command.transfer_id is not None and (check := check_of_result(result, now)) is not None:
+            check = check_of_result(result, now) if command.kind is CommandKind.SEND else None
+            if command.transfer_id is not None and check is not None:
                 await keep_check(connection, command.transfer_id, check)
             await _wake_transfer(connection, command, now)
         return ended
@@ -242,7 +243,8 @@ class NodeCommands:
             if command.state is not CommandState.RUNNING or command.cancel_asked:
                 raise Conflict("The command is not to be carried out (any more).", data={"state": command.state.value})
             await connection.execute(update(node_commands).where(_rows.id == command_id).values(progress=dict(progress)))
-            if command.transfer_id is not None and check is not None:
+            # The receiving node has no word in what the sending one found.
+            if command.kind is CommandKind.SEND and command.transfer_id is not None and check is not None:
                 await keep_check(connection, command.transfer_id, check)
             await _wake_transfer(connection, command, now)
 

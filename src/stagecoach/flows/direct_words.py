@@ -83,28 +83,35 @@ def with_notices(transfer: Transfer, *said: object) -> Transfer:
     notices = list(transfer.notices)
     for some in said:
         for notice in some if isinstance(some, list) else []:
-            if isinstance(notice, str) and notice[:MOST_NOTICE_CHARACTERS] not in notices:
-                notices.append(notice[:MOST_NOTICE_CHARACTERS])
+            if isinstance(notice, str) and (words := _plain(notice[:MOST_NOTICE_CHARACTERS])) not in notices:
+                notices.append(words)
     return replace(transfer, notices=tuple(notices[:MOST_NOTICES]))
 
 
 async def notice_trouble(tools: Toolbox, leg: Transfer) -> tuple[Transfer, str | None]:
     """A ``moving`` leg with what is worth a notice now, and the line for its story."""
     now = tools.now()
-    if leg.state is not State.MOVING:
+    # What is all there is being compared, in which no byte comes.
+    is_all_there = leg.size_bytes is not None and leg.bytes_moved >= leg.size_bytes
+    if leg.state is not State.MOVING or is_all_there:
         return replace(leg, slow_since=None), None
     if is_stalled(leg, now):
         words = f"No byte has arrived since {leg.changed_at:%Y-%m-%d %H:%M:%S} UTC ({STALL_SECONDS:.0f} seconds and more)."
         return replace(with_notices(leg, [words]), stall_noticed_at=now, rate_bytes_per_second=0.0, updated_at=now), words
     check = await tools.network_checks.of(leg.id)
     probe = check.report.get("probeBytesPerSecond") if check is not None else None
-    if not is_slow(leg, float(probe) if isinstance(probe, int | float) else None):
+    if not is_slow(leg, float(probe) if isinstance(probe, int | float) and 0 < probe <= 1e15 else None):
         return replace(leg, slow_since=None), None
     if leg.slow_since is None:
         return replace(leg, slow_since=now), None
     if (now - leg.slow_since).total_seconds() < SLOW_SECONDS or _SLOW in leg.notices:
         return leg, None
     return replace(with_notices(leg, [_SLOW]), updated_at=now), _SLOW
+
+
+def _plain(text: str) -> str:
+    # Of a result nothing has looked at the characters yet.
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -43,12 +43,18 @@ def parts_end(tools: Toolbox, transfer: Transfer) -> datetime:
     return transfer.created_at + timedelta(days=days)
 
 
+def direct_end(tools: Toolbox) -> datetime:
+    """How long what goes straight may wait, from now: nothing in the store ends with it."""
+    return tools.soon(tools.settings.s3.bucket_lifecycle_configuration.abort_incomplete_multipart_days * 24 * 3600)
+
+
 def _kept_until(tools: Toolbox, transfer: Transfer, code: str | None) -> datetime | None:
     system = tools.known_system(transfer.system)
     if system is None or transfer.state is State.PREPARING or kept_after(transfer, code) is Kept.NOTHING:
         return None
     seconds = system.settings.limits.keep_failed_seconds
     is_received = transfer.direction is Direction.UPLOAD and transfer.state is not State.RECEIVING
-    end = transfer.expires_at if is_received else parts_end(tools, transfer) if transfer.operation is None else None
+    has_parts = transfer.operation is None and not transfer.is_direct
+    end = transfer.expires_at if is_received else parts_end(tools, transfer) if has_parts else None
     until = tools.soon(seconds) if end is None else min(tools.soon(seconds), end)
     return until if until > tools.now() else None

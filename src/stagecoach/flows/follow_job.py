@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from stagecoach.core import names
 from stagecoach.core.job_scripts import OUR_WORDS
@@ -13,7 +14,7 @@ from stagecoach.core.trying_again import HELD_JOB_ENDED
 from stagecoach.core.verdicts import JobOutcome, Judgement, Receipt, Verdict, judge
 from stagecoach.flows.clean_up import ON_ITS_WAY_OUT_SECONDS, end_job, keep_job_log
 from stagecoach.flows.direct_words import notice_trouble
-from stagecoach.flows.fail_transfer import end_line, fail
+from stagecoach.flows.fail_transfer import direct_end, end_line, fail
 from stagecoach.flows.job_words import job_progress, job_receipt
 from stagecoach.flows.receive_direct import CLOSED, Waited, fall_back, look_at_receiver
 from stagecoach.flows.renew_ticket import renew_ticket
@@ -247,6 +248,11 @@ async def _moving(tools: Toolbox, before: Transfer, transfer: Transfer, report: 
         message = f"The staging job moves the data{where}{again}."
     transfer = await with_progress(tools, transfer)
     if transfer.is_direct:
+        if transfer.relay_of is not None and transfer.expires_at is not None:
+            end = direct_end(tools)
+            # Seldom, so that not every look is a change.
+            is_near = end - transfer.expires_at > timedelta(hours=1)
+            transfer = replace(transfer, expires_at=end) if is_near else transfer
         transfer, noticed = await notice_trouble(tools, transfer)
         message = noticed or message
     return Followed(transfer, message)
@@ -262,6 +268,9 @@ async def _arrived(tools: Toolbox, transfer: Transfer, receipt: Receipt) -> Foll
     now = tools.now()
     if transfer.job_ended:
         transfer = await keep_job_log(tools, transfer)
+    if transfer.is_direct:
+        # What its agent noticed at the end, too.
+        transfer = await with_progress(tools, transfer)
     # The receipt's size is the announced one, or what the job has measured.
     size = receipt.size_bytes
     transfer = replace(transfer, size_bytes=size, bytes_moved=size, proved=receipt.proved, rate_bytes_per_second=0.0)

@@ -51,8 +51,9 @@ async def look_at_leg(tools: Toolbox, transfer: Transfer) -> Seen:
         await close_receiver(tools, transfer)
     if leg.state is State.STAGED:
         try:
+            _require_size(tools, leg, transfer, leg.size_bytes or 0)
             staged = await take_over(tools, advance(transfer, Event.COMPLETED, now), leg)
-        except (GrantExceeded, NodeNotFound, PathRefused) as error:
+        except (GrantExceeded, NodeNotFound, PathRefused, SizeRefused) as error:
             return _refused(tools, transfer, error)
         if leg.is_direct:
             return Seen(staged, f"The {transfer.what} is on the receiving node, {staged.size_bytes} bytes, compared.")
@@ -66,11 +67,11 @@ async def look_at_leg(tools: Toolbox, transfer: Transfer) -> Seen:
         failed = replace(failed, retry_until=leg.retry_until if leg.state is State.FAILED else None)
         return Seen(failed, end_line(failed))
     after = with_progress_of(transfer, leg)
-    if transfer.size_bytes is None and after.size_bytes is not None:
-        # Now that it is known: at its end it could not be told any more whether it was counted.
+    if (after.size_bytes or 0) > (transfer.size_bytes or 0):
+        # As soon as it is known, and what it grows by: at its end it could not be told any more what was counted.
         try:
-            _require_size(tools, leg, transfer, after.size_bytes)
-            await count_measured(tools, transfer, after.size_bytes)
+            _require_size(tools, leg, transfer, after.size_bytes or 0)
+            await count_measured(tools, transfer, (after.size_bytes or 0) - (transfer.size_bytes or 0))
         except (GrantExceeded, NodeNotFound, PathRefused, SizeRefused) as error:
             return _refused(tools, transfer, error)
     if after.road is not transfer.road:
@@ -100,8 +101,8 @@ async def take_over(tools: Toolbox, transfer: Transfer, leg: Transfer) -> Transf
     Raises NodeNotFound, PathRefused, GrantExceeded: what the source measured may not be brought to somebody's node.
     """
     directory = await job_directory_of(tools.system(transfer.system), transfer.owner, transfer.id)
-    if transfer.size_bytes is None and leg.size_bytes is not None:
-        await count_measured(tools, transfer, leg.size_bytes)
+    if (more_bytes := (leg.size_bytes or 0) - (transfer.size_bytes or 0)) > 0:
+        await count_measured(tools, transfer, more_bytes)
     return replace(with_object_of(transfer, leg), job_directory=directory)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import posixpath
 
 from stagecoach.core.errors import NoSpace, PathRefused
-from stagecoach.core.names import temporary_name
+from stagecoach.core.names import is_temporary_name, temporary_name
 from stagecoach.core.nodes import ROOTS
 from stagecoach.core.paths import MAX_PATH_BYTES, checked_directory_path, checked_file_path, checked_path
 from stagecoach.flows.look_at_files import End
@@ -18,6 +18,7 @@ from stagecoach.flows.toolbox import System
 async def look_at_node_target(system: System, username: str, path: str, size_bytes: int) -> End:
     """Where an upload goes. Raises PathRefused, NoSpace."""
     plain = checked_file_path(path, ROOTS)
+    _require_nobodys_hidden_folder(plain)
     _require_room(system, plain, size_bytes)
     return End(plain, plain, size_bytes)
 
@@ -25,6 +26,7 @@ async def look_at_node_target(system: System, username: str, path: str, size_byt
 async def look_at_new_node_directory(system: System, username: str, path: str, size_bytes: int) -> End:
     """Where an upload's archive goes. Raises PathRefused, NoSpace."""
     plain = checked_directory_path(path, ROOTS)
+    _require_nobodys_hidden_folder(plain)
     _require_room(system, plain, size_bytes)
     return End(plain, plain, size_bytes)
 
@@ -39,6 +41,12 @@ async def look_at_node_source_directory(system: System, username: str, path: str
     """What a download with an archive reads. Raises PathRefused."""
     plain = checked_path(path, ROOTS)
     return End(plain, plain, None)
+
+
+def _require_nobodys_hidden_folder(plain: str) -> None:
+    """Another transfer's sender may be writing to it at this moment, through whatever link is put there."""
+    if any(is_temporary_name(name) for name in plain.split("/")):
+        raise PathRefused("The path leads into the hidden folder of a transfer; name another one.")
 
 
 def _require_room(system: System, plain: str, size_bytes: int) -> None:

@@ -48,7 +48,7 @@ async def look_at_receiver(tools: Toolbox, leg: Transfer) -> Waited:
     if may_fall_back(leg):
         return await fall_back(tools, leg, trouble.reason or "")
     # What has arrived is worth waiting for a node that is away.
-    if leg.bytes_moved and trouble.verdict is Verdict.LOOK_AGAIN:
+    if (leg.bytes_moved or leg.bytes_at_submission) and trouble.verdict is Verdict.LOOK_AGAIN:
         return Waited(replace(leg, job_reason=trouble.reason))
     return Waited(leg, judgement=replace(trouble, verdict=Verdict.FAILED))
 
@@ -93,6 +93,7 @@ async def fall_back(tools: Toolbox, leg: Transfer, reason: str) -> Waited:
         road=Road.STAGED,
         upload_id=upload_id,
         size_bytes=None,
+        bytes_at_submission=0,
         file_count=None,
         files_moved=0,
         current_file=None,

@@ -10,7 +10,7 @@ from stagecoach.core.state_machine import Event, advance
 from stagecoach.core.transfer import Direction, State, Transfer, WaitPolicy
 from stagecoach.core.trying_again import anew
 from stagecoach.flows.check_bounds import bounds_of, check_place
-from stagecoach.flows.fail_transfer import parts_end
+from stagecoach.flows.fail_transfer import direct_end, parts_end
 from stagecoach.flows.follow_leg import leg_of, take_over
 from stagecoach.flows.keep_failed import is_settled
 from stagecoach.flows.toolbox import Toolbox
@@ -69,7 +69,8 @@ async def _of_own_object(tools: Toolbox, transfer: Transfer) -> tuple[Transfer, 
     if transfer.operation is not None:
         return anew(advance(transfer, Event.RETRY_ASKED, now)), "another job does what is left of it."
     if transfer.is_direct:
-        return anew(advance(transfer, Event.RETRY_ASKED, now)), "what is missing will be sent."
+        again = replace(anew(advance(transfer, Event.RETRY_ASKED, now)), expires_at=direct_end(tools))
+        return again, "what is missing will be sent."
     limits = tools.system(transfer.system).settings.limits
     found = await tools.store.head_object(transfer.bucket, key)
     stored = None if found else await tools.store.list_parts(transfer.bucket, key, transfer.upload_id or "")

@@ -41,6 +41,9 @@ async def stop_transfer(tools: Toolbox, caller: Caller, transfer_id: str) -> Tra
 
 
 async def _stopped(tools: Toolbox, transfer: Transfer, reason: str) -> Transfer:
+    if transfer.is_direct and transfer.is_relay and transfer.state is State.MOVING:
+        words = "All of it has arrived and takes its place at this moment, which is not stopped halfway."
+        raise Conflict(words, data={"state": transfer.state.value})
     if transfer.state in _WITH_JOB and transfer.operation is None:
         return fail(tools, transfer, STOPPED, reason)
     leg = await leg_of(tools, transfer) if transfer.state is State.RECEIVING else None

@@ -1049,6 +1049,10 @@ def hidden_name(transfer_id: str) -> bytes:
     return ".stagecoach-{}.part".format(transfer_id).encode("ascii")
 
 
+# Whatever the transfer: nobody's target is in another one's hidden folder, which its sender may be writing to.
+HIDDEN_NAME = re.compile(rb"\.stagecoach-[0-9a-z]+\.part", re.IGNORECASE)
+
+
 def require_no_detour(path: bytes, root: Optional[bytes], descriptor: int) -> None:
     """Of a source, which is open already."""
     if root is not None:
@@ -1125,6 +1129,8 @@ class TargetFile:
         parent, self._name = os.path.split(path)
         if self._name in (b"", b".", b".."):
             raise Failed("target_is_directory", "The path names a directory, not a file.")
+        if place is not None and any(HIDDEN_NAME.fullmatch(step) for step in path.split(b"/")):
+            raise Failed("permission_denied", "The path leads into the hidden folder of a transfer. Name another path.")
         self._hidden = hidden_name(transfer_id)
         self._descriptor = -1
         self._place = place
@@ -2138,6 +2144,8 @@ class TargetTree(TargetFile):
         # The standard library's writer calls the root "/" when told to leave out its name.
         names = components(member.name if member.name or member.kind != b"5" else b".")
         try:
+            if self._place is not None and names and HIDDEN_NAME.fullmatch(names[0]):
+                raise unsafe(member.name, "has the name of a transfer's hidden file")
             if member.kind == b"5":
                 self._make_directory(names, member)
             elif not names:

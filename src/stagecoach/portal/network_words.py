@@ -98,9 +98,9 @@ def _measures(report: Mapping[str, object]) -> list[tuple[str, float]]:
 
 def _seconds(value: object) -> float | None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    if not is_number or not isinstance(value, int | float) or math.isnan(value := min(value, MOST_SECONDS)) or value < 0:
         return None
-    return min(float(value), MOST_SECONDS)
+    return float(value)
 
 
 def _verdicts(value: object) -> list[Verdict]:

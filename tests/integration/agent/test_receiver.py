@@ -122,6 +122,15 @@ async def test_a_folder_that_cannot_be_said_to_rclone_is_refused(road: Road) -> 
         await road.receiver.open_key(road.receive / "two\nlines")
 
 
+@pytest.mark.parametrize("name", ["../../victim", "/tmp/victim", "", "a/b", "."])
+async def test_a_key_whose_name_is_a_path_opens_nothing(road: Road, name: str) -> None:
+    """Another may have thought it out: it becomes the name of a link in the receiver's own directory."""
+    (road.receive / "mine").mkdir()
+    with pytest.raises(InvalidRequest):
+        await road.receiver.open_key(road.receive / "mine", ReceiverKey(name, "secret", road.receive / "mine"))
+    assert name not in {key.access_key_id for key in road.receiver._desk.keys}
+
+
 async def test_it_comes_back_with_its_port_its_certificate_and_its_keys(road: Road) -> None:
     (road.send / "a.bin").write_bytes(b"bytes")
     to = road.destination(await road.receiver.open_key(road.receive / "run 1"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -92,6 +93,28 @@ def test_a_link_in_the_folder_is_nothing_that_was_sent(node: Node) -> None:
     with pytest.raises(Failed) as failed:
         place(node.arrivals, one, Placed(11, 1))
     assert failed.value.code == "size_mismatch"
+
+
+def test_nor_is_one_to_a_directory(node: Node) -> None:
+    one = node.arrived("/new", {"x": b"1"}, directory=True)
+    (node.hidden()[0] / "link").symlink_to("/etc")
+    with pytest.raises(Failed) as failed:
+        place(node.arrivals, one, Placed(1, 1))
+    assert failed.value.code == "size_mismatch"
+    assert not (node.receive / "new").exists()
+
+
+def test_what_keeps_the_folder_of_a_file_that_is_at_its_place_fails_nothing(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On NFS: a file that is removed while somebody has it open leaves another one there."""
+    one = node.arrived("/data", {"data": b"12345"}, directory=False)
+
+    def busy(*arguments: object) -> None:
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    monkeypatch.setattr(placing, "remove_tree", busy)
+    for _ in range(2):
+        assert place(node.arrivals, one, Placed(5, 1)) == Placed(5, 1)
+    assert (node.receive / "data").read_bytes() == b"12345"
 
 
 def test_what_a_killed_receiver_or_check_has_left_is_not_counted(node: Node) -> None:

@@ -356,3 +356,30 @@ def test_several_tasks_measure_the_same(place: Path) -> None:
         assert finished(tasks[0], 0).endswith(stagecoach_mover.SUCCESS_PHRASES["put"] + "\n")
         assert [finished(task, 0) for task in tasks[1:]] == ["", ""]
         assert store.objects["object"] == data
+
+
+@pytest.mark.parametrize("name", [b".stagecoach-x1.part", b".Stagecoach-X1.PART"])
+@pytest.mark.parametrize("archive", [None, "tar"])
+def test_nothing_is_written_into_the_hidden_folder_of_another_transfer(
+    rgw: FaultyStore, place: Path, name: bytes, archive: str | None
+) -> None:
+    """Its sender may be writing there, and through whatever link an archive would put there."""
+    hidden = place / os.fsdecode(name)
+    hidden.mkdir()
+    rgw.keep("object", b"data")
+    for path in (b"/" + name, b"/" + name + b"/new"):
+        receipt = fetched(rgw, place, path, 4, archive=archive)
+        assert (receipt["ok"], receipt["code"]) == (False, "permission_denied")
+    assert list(hidden.iterdir()) == []
+
+
+def test_no_archive_brings_what_is_called_like_a_hidden_folder(rgw: FaultyStore, place: Path) -> None:
+    """Into the place of a folder that its sender has removed, whose key still opens that name."""
+    tree = place.parent / "tree"
+    tree.mkdir()
+    (tree / ".stagecoach-x1.part").symlink_to(place.parent / "outside")
+    ticket = {**rgw.put_ticket(os.fsencode(tree), PARTS_OFFERED * PART, archive="tar"), "size_bytes": None}
+    assert put(ticket, str(place.parent / "state"), clock=QuickClock())["ok"]
+    receipt = fetched(rgw, place, b"/new", len(rgw.objects["object"]), archive="tar")
+    assert (receipt["ok"], receipt["code"]) == (False, "archive_unsafe")
+    assert not (place / "new").exists()

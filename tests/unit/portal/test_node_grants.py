@@ -56,7 +56,7 @@ async def test_a_user_is_granted_sees_it_and_loses_it(alice: Browser, bob: Brows
     await bob.open(path_of(agent))
     assert "Owner alice" in bob.text
     await bob.open(path_of(agent, "/upload"))
-    assert 'data-path="/from-bob"' in bob.page.text
+    assert 'id="folder" name="path" value="/from-bob"' in bob.page.text
     (revoke,) = re.findall(rf'action="({grants}/[^"]+/revoke)"', alice.page.text)
     await alice.send(revoke)
     assert "It is revoked" in alice.text
@@ -104,7 +104,7 @@ async def test_an_invitation_is_shown_once_and_redeemed_once(
     # The whole link, as people paste it.
     await bob.send(INVITATION, token=f" {link} ")
     assert "You may send to “lab archive” of alice now." in bob.text
-    assert 'data-path="/drop"' in bob.page.text
+    assert 'id="folder" name="path" value="/drop"' in bob.page.text
     await admin.open(INVITATION)
     await admin.send(INVITATION, 404, token=link)
     assert 'role="alert"' in admin.page.text

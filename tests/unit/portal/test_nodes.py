@@ -14,7 +14,7 @@ from tests.fakes.node_agent import NodeAgent
 from tests.fakes.world import World
 from tests.unit.portal.conftest import Browser, with_token
 
-from stagecoach.portal.network_words import ways_of
+from stagecoach.portal.network_words import MOST_SECONDS, ways_of
 from stagecoach.portal.nodes import enrol_command
 
 NODES = "/portal/nodes"
@@ -306,6 +306,12 @@ async def test_what_a_check_found_is_in_words_and_in_bars(alice: Browser, agent:
 )
 def test_a_report_of_another_shape_is_passed_over(result: object) -> None:
     assert all(not way.bars and not way.verdicts for way in ways_of(result))
+
+
+def test_a_number_that_no_clock_has_is_cut_too() -> None:
+    (way,) = ways_of({"ways": {"store": {"dns_seconds": 10**400, "connect_seconds": [float("inf")]}}})
+    assert [bar.milliseconds for bar in way.bars] == [MOST_SECONDS * 1000] * len(way.bars)
+    assert way.bars
 
 
 def test_endless_measures_and_words_are_cut() -> None:
