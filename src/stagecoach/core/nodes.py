@@ -150,7 +150,8 @@ FIRST_KINDS = frozenset({CommandKind.MOVE, CommandKind.CHECK_NETWORK, CommandKin
 """What agents can do that say nothing of it."""
 SIDE_KINDS = frozenset({CommandKind.RECEIVE, CommandKind.PLACE, CommandKind.DISCARD})
 """What moves no data of its own, and takes none of the places that a node's owner gives."""
-MOST_SIDE_COMMANDS = 100
+# More than a user may have open: a folder that is not opened in time would send a transfer another way.
+MOST_SIDE_COMMANDS = 400
 
 
 def kinds_of(said: Sequence[str]) -> frozenset[CommandKind]:

@@ -59,7 +59,7 @@ class FreeBytes(Shape):
 class Receiver(Shape):
     """Where other nodes reach this one directly."""
 
-    host: str = Field(max_length=255)
+    host: str = Field(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9.:_-]+$")
     port: int = Field(ge=1, le=65535)
     certificate_sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
