@@ -116,7 +116,8 @@ class Gates:
         while not gate.opened.wait(1) and time.monotonic() < deadline:
             if has_given_up():
                 return False
-        return True
+        # Killed and let go in the same second: what a dead one wanted a minute ago is no request on its way.
+        return not has_given_up()
 
     def _gate(self, transfer_id: str | None, job_id: str | None) -> Gate | None:
         with self._lock:
