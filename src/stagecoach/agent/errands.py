@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stagecoach.agent.network_check import Bounds
@@ -61,26 +61,16 @@ class Errand:
 
 def errand_of_send(spec: SendSpec, secret: Secret) -> Errand:
     """To another node's receiver. A file keeps its own name on the way: what it is called is decided where it arrives."""
-    return Errand(
-        source_path=spec.source_path,
-        is_directory=spec.is_directory,
-        endpoint=Endpoint(
-            spec.endpoint.host,
-            spec.endpoint.port,
-            certificate_sha256=spec.endpoint.certificate_sha256,
-            access_key_id=secret.access_key_id,
-            secret_access_key=secret.secret_access_key,
-            bucket=spec.bucket,
-        ),
-        folder=spec.folder,
-        name=None if spec.is_directory else spec.source_path.rstrip("/").rpartition("/")[2],
-        rate_bytes_per_second=spec.rate_limit_bytes_per_second,
-        to_receiver=True,
-    )
+    return _errand(spec, secret, None, to_receiver=True)
 
 
 def errand_of_send_to_store(spec: SendToStoreSpec, secret: Secret) -> Errand:
     """To any store."""
+    errand = _errand(spec, secret, spec.file_name, to_receiver=False)
+    return replace(errand, endpoint=replace(errand.endpoint, uses_tls=spec.endpoint.tls, ca_pem=spec.endpoint.ca_pem))
+
+
+def _errand(spec: SendSpec | SendToStoreSpec, secret: Secret, file_name: str | None, *, to_receiver: bool) -> Errand:
     return Errand(
         source_path=spec.source_path,
         is_directory=spec.is_directory,
@@ -91,13 +81,11 @@ def errand_of_send_to_store(spec: SendToStoreSpec, secret: Secret) -> Errand:
             access_key_id=secret.access_key_id,
             secret_access_key=secret.secret_access_key,
             bucket=spec.bucket,
-            uses_tls=spec.endpoint.tls,
-            ca_pem=spec.endpoint.ca_pem,
         ),
         folder=spec.folder,
-        name=None if spec.is_directory else spec.file_name or spec.source_path.rstrip("/").rpartition("/")[2],
+        name=None if spec.is_directory else file_name or spec.source_path.rstrip("/").rpartition("/")[2],
         rate_bytes_per_second=spec.rate_limit_bytes_per_second,
-        to_receiver=False,
+        to_receiver=to_receiver,
     )
 
 

@@ -16,7 +16,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from stagecoach.agent.network_report import Failure
@@ -167,11 +166,6 @@ def pinned_certificate(endpoint: Endpoint, timeout_seconds: float) -> str:
     secured, shown = handshake(connect(family, address, timeout_seconds), endpoint)
     secured.close()
     return ssl.DER_cert_to_PEM_cert(shown)
-
-
-def write_pinned_certificate(endpoint: Endpoint, file: Path, timeout_seconds: float) -> None:
-    """The same into ``file``."""
-    file.write_text(pinned_certificate(endpoint, timeout_seconds), encoding="ascii")
 
 
 def tcp_facts(connection: socket.socket) -> TcpFacts | None:
