@@ -121,7 +121,7 @@ async def remove_from_nodes(tools: Toolbox, transfer: Transfer) -> None:
         return
     was_kept = transfer.state is State.FAILED and kept_after(transfer, transfer.code) is Kept.ALL
     if transfer.is_on_node and not transfer.is_direct and transfer.job_id is not None and was_kept:
-        await queue_discard(tools, transfer.system, transfer, str(transfer.attempt), None)
+        await queue_discard(tools, transfer, str(transfer.attempt), None)
 
 
 async def remove_from_system(tools: Toolbox, transfer: Transfer) -> Transfer:

@@ -80,12 +80,12 @@ async def close_receiver(tools: Toolbox, row: Transfer, but: str = "") -> None:
 async def discard_arrived(tools: Toolbox, relay: Transfer, attempt: int) -> None:
     """Close the folder and have it removed: at once, or when its node is back. Of a revoked node nothing can be had."""
     await close_receiver(tools, relay)
-    await queue_discard(tools, relay.system, relay, f"{relay.attempt}-{attempt}", relay.real_path)
+    await queue_discard(tools, relay, f"{relay.attempt}-{attempt}", relay.real_path)
 
 
-async def queue_discard(tools: Toolbox, system: str, row: Transfer, which: str, target_path: str | None) -> None:
+async def queue_discard(tools: Toolbox, row: Transfer, which: str, target_path: str | None) -> None:
     """The node removes what is hidden of ``row``'s transfer; one discard a ``which``."""
-    node_id = node_id_of(system) or ""
+    node_id = node_id_of(row.system) or ""
     spec = {"transferId": row.id} | ({"targetPath": target_path} if target_path is not None else {})
     command = NodeCommand(
         id=tools.new_id(),
