@@ -104,8 +104,13 @@ def test_a_tree_goes_up_and_down_through_the_client(testbed: Testbed, remote: Pa
     require_equal(tmp_path / "tree", tmp_path / "back")
     require_owner(remote / "tree", testbed.alice)
     if testbed.environment["S3_KIND"] == "rgw":
-        for proofs in (up.proved, down.proved, down.client_leg.proved if down.client_leg else ()):
+        for proofs in (
+            up.client_leg.proved if up.client_leg else (),
+            down.proved,
+            down.client_leg.proved if down.client_leg else (),
+        ):
             assert "multipart_etag" in {proof.how for proof in proofs}
+    assert "part_crc32" in {proof.how for proof in up.proved}
     for transfer in (up, down):
         testbed.wait_until_nothing_is_left(testbed.alice, {"id": transfer.id, "path": transfer.path, "state": transfer.state})
 

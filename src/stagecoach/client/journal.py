@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from stagecoach.core.parts import multipart_etag
 from stagecoach.wire.transfers import PartsView
 
 READ_BYTES = 1024 * 1024
+PROVED_ENTRY = 3
+"""What the mover's journal has of a part: the store's ETag, MD5, CRC-32. Of an earlier release it had the first two."""
 
 
 def state_home() -> Path:
@@ -88,10 +91,17 @@ class Journal:
 
     def parts_etag(self, part_count: int) -> str | None:
         """The ETag of the whole object, when all its parts are known here."""
+        entries = self._entries(part_count)
+        return multipart_etag([str(entry[0]) for entry in entries]) if entries else None
+
+    def part_crc32(self, part_count: int) -> list[str] | None:
+        """Of each part, in order, when all are known here."""
+        entries = self._entries(part_count)
+        return [entry[2] for entry in entries] if entries and all(len(entry) == PROVED_ENTRY for entry in entries) else None
+
+    def _entries(self, part_count: int) -> list[list[str]]:
         parts = self._load("journal.json").get("parts") or {}
-        if len(parts) != part_count:
-            return None
-        return multipart_etag([str(parts[number][0]) for number in sorted(parts, key=int)])
+        return [parts[number] for number in sorted(parts, key=int)] if len(parts) == part_count else []
 
     def take_over(self, source: Source, stored: PartsView) -> None:
         """Writes the journal that the mover continues from: just the parts that the store has and that are the source's.
@@ -112,10 +122,12 @@ class Journal:
                 if part.number in missing:
                     continue
                 entry = known.get(number)
-                if isinstance(entry, list) and len(entry) == 2 and str(entry[0]).strip('"').lower() == etag:
-                    parts[number] = entry
-                elif _md5(read, (part.number - 1) * stored.part_size_bytes, part.size_bytes) == etag:
-                    parts[number] = [f'"{etag}"', etag]
+                if isinstance(entry, list) and len(entry) in (2, PROVED_ENTRY) and str(entry[0]).strip('"').lower() == etag:
+                    parts[number] = entry  # of an earlier release it has two values: then nothing is said of the parts
+                    continue
+                md5, crc32 = _digests(read, (part.number - 1) * stored.part_size_bytes, part.size_bytes)
+                if md5 == etag:
+                    parts[number] = [f'"{etag}"', etag, crc32]
                 else:
                     message = f"Part {number} in the staging area is not of this {what}, so the upload cannot go on with it."
                     raise TransferFailed(message, "source_changed", transfer_id=self.transfer_id)
@@ -140,10 +152,12 @@ class Journal:
         beside.replace(self.directory / name)
 
 
-def _md5(read: Read, offset_bytes: int, size_bytes: int) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
+def _digests(read: Read, offset_bytes: int, size_bytes: int) -> tuple[str, str]:
+    """MD5 and CRC-32, in hexadecimal."""
+    md5, crc32 = hashlib.md5(usedforsecurity=False), 0
     end = offset_bytes + size_bytes
     while offset_bytes < end and (data := read(offset_bytes, min(READ_BYTES, end - offset_bytes))):
-        digest.update(data)
+        md5.update(data)
+        crc32 = zlib.crc32(data, crc32)
         offset_bytes += len(data)
-    return digest.hexdigest()
+    return md5.hexdigest(), f"{crc32:08x}"

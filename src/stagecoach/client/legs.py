@@ -55,13 +55,14 @@ class UploadLeg:
         try:
             if receipt is None:
                 receipt = await self._put(report)
-            etag = receipt["etag"]
+            etag, part_crc32 = receipt["etag"], receipt.get("part_crc32")
         except TransferFailed as failure:
             failure.transfer_id = self._journal.transfer_id
             raise
         except UploadIsComplete:
-            etag = self._journal.parts_etag(-(-self._source.size_bytes // self._part_size_bytes) or 1)
-        await self._service.finish(self._journal.transfer_id, etag=etag)
+            part_count = -(-self._source.size_bytes // self._part_size_bytes) or 1
+            etag, part_crc32 = self._journal.parts_etag(part_count), self._journal.part_crc32(part_count)
+        await self._service.finish(self._journal.transfer_id, etag=etag, part_crc32=part_crc32)
         return receipt
 
     async def _put(self, report: ReportBytes | None) -> Receipt:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -187,9 +187,14 @@ class Service(NodeQuestions):
         """What the store has of an upload, and fresh URLs for the rest."""
         return PartsView.model_validate(await self._ask("GET", transfer_id, "/parts"))
 
-    async def finish(self, transfer_id: str, *, etag: str | None = None) -> TransferView:
-        """Say that the client's side is through; ``etag`` is what the store answered to an upload's completion."""
-        body = {"etag": etag}
+    async def finish(self, transfer_id: str, *, etag: str | None = None, part_crc32: Sequence[str] | None = None) -> TransferView:
+        """Say that the client's side is through; ``etag`` is what the store answered to an upload's completion.
+
+        ``part_crc32`` has the CRC-32 of each part, eight hexadecimal digits, in order: the cluster compares them.
+        """
+        body: dict[str, object] = {"etag": etag}
+        if part_crc32 is not None:
+            body["partDigests"] = {"algorithm": "crc32", "values": list(part_crc32)}
         answer = await self._ask("POST", transfer_id, "/finish", json=body, patience_seconds=LONG_PATIENCE_SECONDS)
         return TransferView.model_validate(answer)
 

@@ -308,6 +308,7 @@ class Ticket:
         if self._document.get("concurrency") is not None:
             self.concurrency = self._number("concurrency", 1)
         self.verify = self._document.get("verify", True) is not False
+        self.wants_part_crc32 = kind == "put" and self.verify and self._document.get("part_crc32") is True
         self.attempt = 1 if self._document.get("attempt") is None else self._number("attempt", 1)
 
     def measure(self, size_bytes: int) -> None:
@@ -3382,12 +3383,17 @@ class Fetch(Leg):
 
     def part_digest_names(self) -> Set[str]:
         ticket = self.the_ticket()
-        names = {"md5"} if self.verify else set()
+        names = {"md5"} if self._compares_with_the_store() else set()
         names.update(ticket.part_digests, {"crc32"} & set(ticket.digests))
-        if self.verify:
+        if self._compares_with_the_store():
             # A checksum of the whole needs those of the parts where it is one of parts, or can be put together from them.
             names.update(name for name, value in self.seen.checksums.items() if name == "crc32" or self._is_of_parts(value))
         return names
+
+    def _compares_with_the_store(self) -> bool:
+        """Not where the client has said what each part is: that tells more, and MD5 costs as much as all else together."""
+        said = self.the_ticket().part_digests
+        return self.verify and (not said or "md5" in said)
 
     def wrong_digest(self, part: Part, found: Dict[str, str]) -> Optional[str]:
         """The name of a digest that is not the one that the client gave for the part."""
@@ -3416,7 +3422,7 @@ class Fetch(Leg):
                 if etag != multipart_etag(self.part_md5s()):
                     raise ObjectDiffers("The MD5s of the parts do not add up to the object's ETag.")
                 self.prove("multipart_etag", etag)
-        if self.verify:
+        if self._compares_with_the_store():
             self._prove_store_checksums(whole)
         for name in sorted(ticket.part_digests):  # compared one by one when they arrived
             self.prove("part_" + name, "{} parts".format(ticket.part_count))
@@ -3427,13 +3433,13 @@ class Fetch(Leg):
         names = set(ticket.digests)
         if any(is_md5(etag) for etag in self._telling_etags()):
             names.add("md5")
-        if self.verify:
+        if self._compares_with_the_store():
             names.update(name for name, value in self.seen.checksums.items() if "-" not in value)
         return names
 
     def _telling_etags(self) -> Set[str]:
         """Those that are made of MD5s and shall be compared."""
-        if not self.verify or self.seen.sealed:
+        if not self._compares_with_the_store() or self.seen.sealed:
             return set()
         return {etag for etag in (self.seen.etag, self.the_ticket().expected_etag) if etag}
 
@@ -3550,13 +3556,22 @@ class Put(Leg):
         return [self.finished[number][1] for number in range(1, self.the_ticket().part_count + 1)]
 
     def is_entry(self, entry: Any) -> bool:
-        """Whether it is what a finished part leaves: the store's ETag and our MD5."""
+        """Whether it is what a finished part leaves: the store's ETag, our MD5, and our CRC-32 where it was wanted."""
         return (
             isinstance(entry, list)
-            and len(entry) == 2
+            and len(entry) in (2, 3)
             and isinstance(entry[0], str)
             and (is_md5(entry[1]) if isinstance(entry[1], str) else not self.verify)
+            and all(isinstance(crc32, str) and re.match(r"[0-9a-f]{8}\Z", crc32) for crc32 in entry[2:])
         )
+
+    def _receipt(self, code: Optional[str], message: str, started: float) -> Document:
+        receipt = super()._receipt(code, message, started)
+        if code is None and self.the_ticket().wants_part_crc32:
+            entries = [self.finished[part.number] for part in self.the_ticket().parts()]
+            if all(len(entry) == 3 for entry in entries):  # a journal of an earlier release has none
+                receipt["part_crc32"] = [entry[2] for entry in entries]
+        return receipt
 
     def _take_over(self, parts: Any) -> None:
         for part in self.the_ticket().parts():
@@ -3571,6 +3586,7 @@ class Put(Leg):
 
         def once() -> List[Optional[str]]:
             md5 = new_digest("md5") if self.verify else None
+            crc32 = new_digest("crc32") if self.the_ticket().wants_part_crc32 else None
             sent = 0
 
             def feed(send: Callable[[Any], Any]) -> None:
@@ -3585,8 +3601,9 @@ class Put(Leg):
                     data = source.read_into(line.buffer()[: part.size - sent], part.offset + sent)
                     if not len(data):
                         raise Failed("source_changed", "The file became shorter while it was being moved.")
-                    if md5 is not None:
-                        md5.update(data)
+                    for digest in (md5, crc32):
+                        if digest is not None:
+                            digest.update(data)
                     for start in range(0, len(data), SEND_BYTES):
                         line.check()
                         piece = data[start : start + SEND_BYTES]
@@ -3608,7 +3625,7 @@ class Put(Leg):
                 comparable = found is not None and is_md5(bare_etag(etag)) and not is_sealed(response)
                 if comparable and bare_etag(etag) != found:
                     raise Trouble("The store received a part otherwise than it was sent.", "digest_mismatch")
-                return [etag, found]
+                return [etag, found] + ([] if crc32 is None else [crc32.hexdigest()])
             except BaseException:
                 self.progress.undone(sent)
                 raise
@@ -3680,7 +3697,7 @@ class Put(Leg):
         if not self.verify or seen.sealed:
             return
         # Under a key service the ETags are no MD5s, and who may not look is not told so but by those of the parts.
-        parts_agree = all(bare_etag(etag) == md5 for etag, md5 in self.finished.values())
+        parts_agree = all(bare_etag(entry[0]) == entry[1] for entry in self.finished.values())
         if parts_agree:
             self.prove("part_md5", multipart_etag(self.part_md5s()))
         etags = [etag for etag in (seen.etag, said) if etag]

@@ -12,7 +12,7 @@ import pytest
 from tests.trees import make_tree, require_equal
 from tests.unit.client.fake_service import ID, FakeService, Patience
 from tests.unit.client.test_moving import another_process, journals, stopped
-from tests.unit.mover.faulty_store import PART, hidden_files, multipart_etag
+from tests.unit.mover.faulty_store import PART, hidden_files, multipart_etag, part_crc32
 
 from stagecoach.client import Client, TransferFailed
 from stagecoach.client.journal import Journal, state_home
@@ -138,7 +138,9 @@ async def test_another_directory_is_not_taken_for_it(
 async def test_a_completion_whose_answer_was_lost(client: Client, service: FakeService, tree: Path) -> None:
     service.store.fail("POST", "lost_answer")
     assert (await client.upload("alps", tree, "/scratch/tree")).state == "done"
-    assert service.finished_with == {"etag": multipart_etag(service.store.objects["object"], PART)}
+    stored = service.store.objects["object"]
+    digests = {"algorithm": "crc32", "values": part_crc32(stored, PART)}
+    assert service.finished_with == {"etag": multipart_etag(stored, PART), "partDigests": digests}
 
 
 async def test_an_interrupted_download_is_resumed_or_given_up(

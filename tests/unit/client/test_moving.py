@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.unit.client.fake_service import ID, TOKEN, URL, FakeService, Patience, listed
-from tests.unit.mover.faulty_store import PART, SIGNATURE, hidden_files, md5, multipart_etag, some_bytes
+from tests.unit.mover.faulty_store import PART, SIGNATURE, hidden_files, md5, multipart_etag, part_crc32, some_bytes
 
 from stagecoach.client import Client, ServiceError, TransferFailed
 from stagecoach.client.journal import Journal, state_home
@@ -31,6 +31,11 @@ def source(tmp_path: Path) -> Path:
 
 def journals() -> list[str]:
     return sorted(os.listdir(state_home())) if state_home().exists() else []
+
+
+def said_of(content: bytes, etag: str | None) -> dict[str, Any]:
+    """What the service hears at the end of an upload."""
+    return {"etag": etag, "partDigests": {"algorithm": "crc32", "values": part_crc32(content, PART)}}
 
 
 def another_process(service: FakeService, patience: Patience) -> Client:
@@ -66,7 +71,7 @@ async def test_an_upload_arrives_and_leaves_nothing_here(client: Client, service
     assert done.state == "done"
     assert begun == [ID]
     assert service.store.objects["object"] == some_bytes(size)
-    assert service.finished_with == {"etag": None}
+    assert service.finished_with == said_of(some_bytes(size), etag=None)
     assert done.client_leg is not None
     assert (done.client_leg.bytes_moved, done.client_leg.bytes_resumed) == (size, 0)
     assert journals() == []
@@ -132,6 +137,7 @@ async def test_an_interrupted_upload_is_resumed_by_another_process_and_no_part_i
     assert done.client_leg.bytes_resumed == sum(len(service.store.parts[number]) for number in stored)
     assert {number: service.store.count("PUT", part=number) for number in stored} == before
     assert service.store.objects["object"] == CONTENT
+    assert service.finished_with == said_of(CONTENT, etag=None)
     assert journals() == []
 
 
@@ -143,6 +149,20 @@ async def test_after_a_crash_without_a_mover_journal_the_stores_parts_count(
     stored = set(service.store.parts)
     await another_process(service, patience).resume(ID)
     assert {service.store.count("PUT", part=number) for number in stored} == {1}
+    assert service.store.objects["object"] == CONTENT
+    assert service.finished_with == said_of(CONTENT, etag=None), "what was read for its MD5 was read for both"
+
+
+async def test_a_journal_of_an_earlier_release_goes_on_and_nothing_is_said_of_its_parts(
+    client: Client, service: FakeService, patience: Patience, source: Path
+) -> None:
+    await interrupted(client, service, source)
+    kept = state_home() / ID / "journal.json"
+    journal = json.loads(kept.read_text())
+    journal["parts"] = {number: entry[:2] for number, entry in journal["parts"].items()}
+    kept.write_text(json.dumps(journal))
+    assert (await another_process(service, patience).resume(ID)).state == "done"
+    assert service.finished_with == {"etag": None}
     assert service.store.objects["object"] == CONTENT
 
 
@@ -185,7 +205,7 @@ async def test_an_upload_completed_by_a_request_whose_answer_was_lost_goes_on(
 ) -> None:
     service.store.fail("POST", "lost_answer")
     assert (await client.upload("alps", source, "/scratch/a.bin")).state == "done"
-    assert service.finished_with == {"etag": multipart_etag(CONTENT, PART)}
+    assert service.finished_with == said_of(CONTENT, etag=multipart_etag(CONTENT, PART))
 
 
 async def test_an_upload_cancelled_elsewhere_says_so_and_is_forgotten(client: Client, service: FakeService, source: Path) -> None:

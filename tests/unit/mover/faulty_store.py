@@ -13,6 +13,7 @@ import socket
 import ssl
 import struct
 import threading
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -40,6 +41,12 @@ def multipart_etag(data: bytes, part_size: int) -> str:
     parts = [data[at : at + part_size] for at in range(0, len(data), part_size)] or [b""]
     joined = b"".join(bytes.fromhex(md5(part)) for part in parts)
     return f"{md5(joined)}-{len(parts)}"
+
+
+def part_crc32(data: bytes, part_size: int) -> list[str]:
+    """Of each part, in order."""
+    parts = [data[at : at + part_size] for at in range(0, len(data), part_size)] or [b""]
+    return [f"{zlib.crc32(part):08x}" for part in parts]
 
 
 @dataclass

@@ -14,6 +14,7 @@ import pytest
 from tests.unit.mover.clocks import QuickClock
 from tests.unit.mover.faulty_store import PART, FaultyStore, hidden_files, md5, some_bytes
 
+from stagecoach.mover import stagecoach_mover
 from stagecoach.mover.stagecoach_mover import Crc32, crc32_product, crc32_shift, fetch
 
 SIZE = 5 * PART + 7
@@ -80,6 +81,18 @@ def test_digests_of_the_parts_are_proved(rgw: FaultyStore, tmp_path: Path, name:
     said = {name: [DIGESTS[name](piece) for piece in pieces()]}
     assert proofs(run(rgw, tmp_path / "file", part_digests=said, verify=verify))[f"part_{name}"] == "6 parts"
     assert (tmp_path / "file").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_md5_is_left_out_where_the_client_has_said_what_each_part_is(
+    rgw: FaultyStore, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: set[str] = set()
+    new_digest = stagecoach_mover.new_digest
+    monkeypatch.setattr(stagecoach_mover, "new_digest", lambda wanted: made.add(wanted) or new_digest(wanted))
+    found = proofs(run(rgw, tmp_path / "file", part_digests={name: [DIGESTS[name](piece) for piece in pieces()]}))
+    assert set(found) == {"size", f"part_{name}"} | ({"multipart_etag"} if name == "md5" else set())
+    assert made == {name} | ({"md5"} if name == "md5" else set())
 
 
 @pytest.mark.parametrize("name", DIGESTS)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tests.unit.mover import faulty_store
 from tests.unit.mover.clocks import QuickClock, Stopper
-from tests.unit.mover.faulty_store import PART, SIGNATURE, FaultyStore, error, md5, multipart_etag, some_bytes
+from tests.unit.mover.faulty_store import PART, SIGNATURE, FaultyStore, error, md5, multipart_etag, part_crc32, some_bytes
 
 from stagecoach.mover import stagecoach_mover
 from stagecoach.mover.stagecoach_mover import put
@@ -50,6 +50,26 @@ def test_a_file_of_any_size_becomes_an_object_byte_for_byte(store: FaultyStore, 
         assert {"how": "multipart_etag", "value": multipart_etag(some_bytes(size), PART)} in receipt["proved"]
     assert json.loads(store.objects["receipt"]) == receipt
     assert sorted(os.listdir(tmp_path / "state")) == ["put.lock", "receipt.json"]
+
+
+@pytest.mark.parametrize("size", [0, 1, PART, 5 * PART + 7])
+def test_the_crc32_of_each_part_is_in_the_receipt_where_it_is_wanted(rgw: FaultyStore, tmp_path: Path, size: int) -> None:
+    source, data = tmp_path / "source", some_bytes(size)
+    source.write_bytes(data)
+    assert "part_crc32" not in run(ticket_for(rgw, source))
+    assert run(ticket_for(rgw, source, part_crc32=True))["part_crc32"] == part_crc32(data, PART)
+
+
+def test_the_crc32_of_what_was_sent_before_an_interruption_is_kept(rgw: FaultyStore, source: Path, tmp_path: Path) -> None:
+    state = str(tmp_path / "state")
+    rgw.fail("PUT", "status", part=6, times=100, status=503)
+    ticket = ticket_for(rgw, source, part_crc32=True)
+    broken = run(ticket, state_directory=state)
+    assert (broken["ok"], "part_crc32" in broken) == (False, False)
+    rgw.faults.clear()
+    receipt = run(ticket, state_directory=state)
+    assert receipt["bytes_resumed"] == 5 * PART
+    assert receipt["part_crc32"] == part_crc32(source.read_bytes(), PART)
 
 
 def test_parts_larger_than_the_buffer_arrive_byte_for_byte(tmp_path: Path) -> None:
