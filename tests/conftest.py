@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pytest
 
 UNIT_TESTS = "tests/unit/"
+OF_NODES = ("tests/e2e/nodes/", "tests/integration/test_testbed_nodes.py")
 # Of these no test may ask for the testbed, nor for a database of its PostgreSQL.
 WITHOUT_TESTBED = (
     "tests/conformance/",
@@ -39,11 +40,14 @@ def _needs_testbed(nodeid: str) -> bool:
 
 
 class OneTestbed(LoadScopeScheduling):
-    """Unit tests go to whichever process has time; then one process runs all that needs the testbed, others the rest."""
+    """Unit tests go to whichever process has time; then one process runs all that needs the testbed, one all that needs
+    that of the nodes, and whichever has time the rest."""
 
     def _split_scope(self, nodeid: str) -> str:
         if nodeid.startswith(UNIT_TESTS):
             return nodeid
+        if nodeid.startswith(OF_NODES):
+            return "testbed with nodes"
         return "testbed" if _needs_testbed(nodeid) else nodeid.partition("::")[0]
 
 
@@ -63,4 +67,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         asked = OF_TESTBED.intersection(getattr(item, "fixturenames", ()))
         assert not asked or item.nodeid.startswith(UNIT_TESTS) or _needs_testbed(item.nodeid), (item.nodeid, asked)
-    items.sort(key=lambda item: (not item.nodeid.startswith(UNIT_TESTS), not _needs_testbed(item.nodeid)))
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> tuple[bool, bool, bool]:
+    nodeid = item.nodeid
+    return not nodeid.startswith(UNIT_TESTS), not _needs_testbed(nodeid), nodeid.startswith(OF_NODES)

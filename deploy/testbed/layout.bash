@@ -17,6 +17,7 @@ TESTBED_ENV=${TESTBED_ENV:-$REPOSITORY/.testbed/env}
 VENV=${VENV:-$REPOSITORY/.venv}
 S3=${S3:-rgw}
 STAGECOACH=${STAGECOACH:-1}
+WORK_DIRECTORY_NAME=${WORK_DIRECTORY_NAME:-.stagecoach} # in the homes, which testbeds share: an audit removes what is not its service's
 
 ROOT_MARKER=$TESTBED_ROOT/.stagecoach-testbed # only a directory holding this file is ever wiped
 RUN=$TESTBED_ROOT/run                         # NAME.pid of every process started here

@@ -22,11 +22,16 @@ SLOW_BYTES_PER_SECOND = 50_000_000
 @pytest.fixture(scope="session")
 def testbed() -> Iterator[Testbed]:
     """The running testbed with Stagecoach on it. When all tests have run, no secret is in any log that they wrote."""
+    yield from testbed_of(ENVIRONMENT_FILE)
+
+
+def testbed_of(file: Path) -> Iterator[Testbed]:
+    """That testbed, likewise."""
     reason = None
-    if not ENVIRONMENT_FILE.exists():
+    if not file.exists():
         reason = "no testbed: run 'make testbed-up' first"
     else:
-        environment = read_environment()
+        environment = read_environment(file)
         try:
             httpx.get(environment["STAGECOACH_URL"] + "/healthz", timeout=5).raise_for_status()
         except httpx.HTTPError as error:

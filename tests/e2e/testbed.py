@@ -23,9 +23,13 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 ENVIRONMENT_FILE = REPOSITORY / ".testbed" / "env"
 
 
-def read_environment() -> dict[str, str]:
+# Where there are two testbeds, so that tests run side by side: the one that has the nodes.
+NODES_ENVIRONMENT_FILE = ENVIRONMENT_FILE.with_name("nodes.env")
+
+
+def read_environment(file: Path = ENVIRONMENT_FILE) -> dict[str, str]:
     """The testbed's KEY=value lines."""
-    lines = shlex.split(ENVIRONMENT_FILE.read_text(encoding="utf-8"), comments=True)
+    lines = shlex.split(file.read_text(encoding="utf-8"), comments=True)
     return dict(line.split("=", 1) for line in lines)
 
 
@@ -205,7 +209,7 @@ class Testbed:
             if item["Key"].startswith(transfer_id)
         ]
         hidden = Path(transfer["path"]).parent / f".stagecoach-{transfer_id}.part"
-        directory = person.home / ".stagecoach" / transfer_id
+        directory = person.home / self.environment["WORK_DIRECTORY_NAME"] / transfer_id
         left = {
             "objects": objects,
             "multiparts": uploads,

@@ -25,7 +25,8 @@ from deploy.testbed.wan import ADDRESSES
 from tests.integration.node_networks import SCRIPTS, STORE_PORT, Networks, own_networks
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-ENVIRONMENT_FILE = Path(os.environ.get("TESTBED_ENV") or REPOSITORY / ".testbed" / "env")
+_FILES = [REPOSITORY / ".testbed" / name for name in ("nodes.env", "env")]
+ENVIRONMENT_FILE = Path(os.environ.get("TESTBED_ENV") or next((file for file in _FILES if file.exists()), _FILES[-1]))
 GOOD_ROAD = {"delay_ms": 0, "loss": 0, "rate_mbit": 0, "closed_ports": []}
 
 # Run by Python inside a network, with its arguments; each says what it saw.

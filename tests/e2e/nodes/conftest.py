@@ -6,8 +6,15 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from tests.e2e.conftest import testbed_of
 from tests.e2e.nodes.node import Node, nodes_up
-from tests.e2e.testbed import Testbed
+from tests.e2e.testbed import ENVIRONMENT_FILE, NODES_ENVIRONMENT_FILE, Testbed
+
+
+@pytest.fixture(scope="session")
+def testbed() -> Iterator[Testbed]:
+    """The one that has nodes."""
+    yield from testbed_of(NODES_ENVIRONMENT_FILE if NODES_ENVIRONMENT_FILE.exists() else ENVIRONMENT_FILE)
 
 
 @pytest.fixture(scope="session")
