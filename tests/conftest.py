@@ -1,6 +1,6 @@
-"""What is real is one and the same for all tests that use it: they run one after another, when the unit tests are through.
+"""What is real is one and the same for all tests that use it: they run one after another, in one process.
 
-What makes all that it needs by itself runs beside them.
+What makes all that it needs by itself, and the unit tests, run beside them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ WITHOUT_TESTBED = (
     "tests/contract/test_s3_store_on_rclone.py",
     "tests/integration/agent/",
     "tests/integration/firecrest/",
+    "tests/integration/test_agent.py",
     "tests/integration/test_login.py",
     "tests/integration/test_mover_on_rclone.py",
     "tests/integration/test_token_issuers.py",
@@ -40,8 +41,7 @@ def _needs_testbed(nodeid: str) -> bool:
 
 
 class OneTestbed(LoadScopeScheduling):
-    """Unit tests go to whichever process has time; then one process runs all that needs the testbed, one all that needs
-    that of the nodes, and whichever has time the rest."""
+    """One process runs all that needs the testbed, one all that needs that of the nodes, and whichever has time the rest."""
 
     def _split_scope(self, nodeid: str) -> str:
         if nodeid.startswith(UNIT_TESTS):
@@ -63,7 +63,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneTestbed:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Unit tests first: what waits for a cluster shall not wait for a processor as well. Then what takes longest."""
+    """What takes longest first: it mostly waits for a cluster, and leaves the processors to the others."""
     for item in items:
         asked = OF_TESTBED.intersection(getattr(item, "fixturenames", ()))
         assert not asked or item.nodeid.startswith(UNIT_TESTS) or _needs_testbed(item.nodeid), (item.nodeid, asked)
@@ -72,4 +72,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _place(item: pytest.Item) -> tuple[bool, bool, bool]:
     nodeid = item.nodeid
-    return not nodeid.startswith(UNIT_TESTS), not _needs_testbed(nodeid), nodeid.startswith(OF_NODES)
+    return not _needs_testbed(nodeid), nodeid.startswith(OF_NODES), nodeid.startswith(UNIT_TESTS)
