@@ -1,14 +1,17 @@
 """Joins the parts of large files in a transfer's hidden folder, so that it holds the files themselves and nothing else.
 
 Each part is durable in the whole before it is removed: besides the file there is room needed for one part, and whatever
-stops this, a repeat goes on. What the folder holds was put there by a stranger. Blocking: to be called in a thread.
+stops this, a repeat goes on. It begins while the last parts are still on their way. What the folder holds was put there by
+a stranger. Blocking: to be called in a thread.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 
 from stagecoach.agent.parts import FOLDER, LIST_NAME, MOST_LIST_BYTES, PartedFile, part_name, read_list
@@ -17,40 +20,67 @@ from stagecoach.mover.stagecoach_mover import DIRECTORY_FLAGS, Failed, Handle, r
 _PIECE_BYTES = 2**20
 _COPY_BYTES = 64 * 2**20
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+_OF_A_FILE = re.compile("(joined-)?[0-9]+-[0-9a-f]+")
 _KERNEL_CANNOT = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP}
 
 
 def join_parts(folder: Handle, *, is_directory: bool, most_bytes: int) -> None:
     """Nothing where nothing has come in parts. Raises OSError, and Failed (``size_mismatch``) for what is no whole file of at
     most ``most_bytes``: then nothing was changed."""
-    try:
-        parts = Handle(os.open(FOLDER, DIRECTORY_FLAGS, dir_fd=folder.descriptor))
-    except FileNotFoundError:
+    parts = _opened(folder)
+    if parts is None:
         return
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENOTDIR):
-            raise Failed("size_mismatch", "Where the parts should be there is no directory.") from None
-        raise
     written = _written_list(parts)
-    if written is not None:
-        files = read_list(written)
+    files = read_list(written) if written is not None else []
+    # Otherwise an earlier try had begun, and the last one took no parts.
+    if files and all(file.is_compared for file in files):
         if not is_directory and (len(files) != 1 or "/" in files[0].path):
             raise Failed("size_mismatch", "One file was to arrive, and the parts are of others.")
         if sum(file.size_bytes for file in files) > most_bytes:
             raise Failed("size_mismatch", "The parts are of more than was sent.")
         joinings = [_Joining(folder, parts, number, file) for number, file in enumerate(files, 1)]
         for joining in joinings:
-            joining.require_whole()
+            joining.require_parts()
         for joining in joinings:
-            joining.run()
+            joining.append(lambda: False)
+            joining.finish()
         if not is_directory:
             # Of an earlier try that took no parts.
             for name in os.listdir(folder.descriptor):
                 if name not in {files[0].path, FOLDER}:
                     remove_tree(folder.descriptor, os.fsencode(name))
-    # Without a list: an earlier try had begun, and the last one took no parts.
     remove_tree(folder.descriptor, FOLDER.encode())
     os.fsync(folder.descriptor)
+
+
+def join_compared(folder: Handle, is_stopped: Callable[[], bool]) -> None:
+    """As far as the sender has compared, while the rest is still under way; what is of earlier contents of the source is
+    removed. Returns soon after ``is_stopped``. Raises as :func:`join_parts` does."""
+    parts = _opened(folder)
+    written = _written_list(parts) if parts is not None else None
+    if parts is None or written is None:
+        return
+    files = read_list(written)
+    known = {name for number, file in enumerate(files, 1) for name in (file.folder(number), f"joined-{file.folder(number)}")}
+    for name in os.listdir(parts.descriptor):
+        if _OF_A_FILE.fullmatch(name) and name not in known:
+            remove_tree(parts.descriptor, os.fsencode(name))
+    for number, file in enumerate(files, 1):
+        if file.compared_parts:
+            joining = _Joining(folder, parts, number, file)
+            joining.require_parts()
+            joining.append(is_stopped)
+
+
+def _opened(folder: Handle) -> Handle | None:
+    try:
+        return Handle(os.open(FOLDER, DIRECTORY_FLAGS, dir_fd=folder.descriptor))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise Failed("size_mismatch", "Where the parts should be there is no directory.") from None
+        raise
 
 
 def _written_list(parts: Handle) -> bytes | None:
@@ -64,25 +94,25 @@ def _written_list(parts: Handle) -> bytes | None:
 
 
 class _Joining:
-    """Of one file, from wherever an earlier one was cut off."""
+    """Of one file, as far as it was compared, from wherever an earlier one was cut off."""
 
     def __init__(self, folder: Handle, parts: Handle, number: int, file: PartedFile) -> None:
         self._folder = folder
         self._parts = parts
-        self._number = number
         self._file = file
-        self._joined = f"joined-{number}"
+        self._name = file.folder(number)
+        self._joined = f"joined-{self._name}"
         self._own: Handle | None = None
         with suppress(FileNotFoundError):
-            self._own = Handle(os.open(str(number), DIRECTORY_FLAGS, dir_fd=parts.descriptor))
+            self._own = Handle(os.open(self._name, DIRECTORY_FLAGS, dir_fd=parts.descriptor))
         self._first = 1
 
-    def require_whole(self) -> None:
-        """Raises Failed unless each part is there, or in the whole already."""
-        own, joined = self._own, _regular(self._joined, self._parts)
-        present = [_regular(part_name(part), own) for part in range(1, self._file.count + 1)] if own is not None else []
+    def require_parts(self) -> None:
+        """Raises Failed unless each part that was compared is there, or in the whole already."""
+        own, joined, last = self._own, _regular(self._joined, self._parts), self._file.compared_parts
+        present = [_regular(part_name(part), own) for part in range(1, last + 1)] if own is not None else []
         if joined is None and not any(present):
-            if not self._is_in_place():
+            if not (self._file.is_compared and self._is_in_place()):
                 raise self._missing()
             self._own = None
             return
@@ -91,27 +121,37 @@ class _Joining:
         self._first = gone + 1
         if (joined.st_size if joined is not None else 0) < self._file.start_bytes(self._first):
             raise self._missing()
-        for part in range(self._first, self._file.count + 1):
+        for part in range(self._first, last + 1):
             found = present[part - 1]
             if found is None or found.st_size != self._file.length_bytes(part):
                 raise self._missing()
 
-    def run(self) -> None:
-        """May be cut off anywhere."""
-        if self._own is None:
+    def append(self, is_stopped: Callable[[], bool]) -> None:
+        """May be cut off anywhere. Returns between two parts when ``is_stopped``."""
+        own, last = self._own, self._file.compared_parts
+        if own is None or self._first > last:
             return
         if self._first == 1:
-            self._take_first(self._own)
+            self._take_first(own)
         joined = Handle(os.open(self._joined, os.O_RDWR | os.O_NOFOLLOW, dir_fd=self._parts.descriptor))
         os.ftruncate(joined.descriptor, self._file.start_bytes(self._first))
-        for part in range(self._first, self._file.count + 1):
-            self._append(joined, self._own, part)
+        for part in range(self._first, last + 1):
+            if is_stopped():
+                return
+            self._append(joined, own, part)
+
+    def finish(self) -> None:
+        """The whole takes its place in the folder."""
+        if self._own is None:
+            return
+        joined = Handle(os.open(self._joined, os.O_RDWR | os.O_NOFOLLOW, dir_fd=self._parts.descriptor))
+        os.ftruncate(joined.descriptor, self._file.size_bytes)
         os.utime(joined.descriptor, ns=(self._file.mtime_ns, self._file.mtime_ns))
         os.fsync(joined.descriptor)
         there, name = self._target()
         os.rename(self._joined, name, src_dir_fd=self._parts.descriptor, dst_dir_fd=there.descriptor)
         os.fsync(there.descriptor)
-        remove_tree(self._parts.descriptor, str(self._number).encode())
+        remove_tree(self._parts.descriptor, self._name.encode())
 
     def _take_first(self, own: Handle) -> None:
         """The first part becomes the whole, to which the others are appended."""

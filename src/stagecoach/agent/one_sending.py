@@ -14,7 +14,7 @@ from stagecoach.agent.journal import Ending, Entry
 from stagecoach.agent.network_probes import ProbeFailed
 from stagecoach.agent.parts_at_receiver import PartsAtReceiver
 from stagecoach.agent.parts_check import PartsCheck
-from stagecoach.agent.parts_source import PartsSource
+from stagecoach.agent.parts_source import PartsSource, Source
 from stagecoach.agent.rates import Rates
 from stagecoach.agent.rclone_calls import Destination
 from stagecoach.agent.rclone_copy import Copy, Outcome
@@ -83,9 +83,10 @@ class OneSending:
         if unfit := [notice.words for notice in survey.notices if notice.kind in UNFIT]:
             raise Over(Ending(1, "direct_unfit", f"It cannot go directly, but by way of the staging area: {unfit[0]}"))
         self._tell(Progress("running", 0, survey.size_bytes, 0, survey.files))
-        await self._look_at_the_way(survey)
+        sources = await self._unless_stopped(lambda: self._sender.sources(self._entry, self._errand, survey))
+        # rclone takes a second to start, and the look another one.
+        _, jobs = await asyncio.gather(self._look_at_the_way(survey), self._sender.jobs())
         destination = await self._destination()
-        jobs = await self._sender.jobs()
         compared: int | None = 0
         if survey.without_large().files or not survey.large:
             least = least_large_bytes if survey.large else None
@@ -94,7 +95,7 @@ class OneSending:
             if not survey.large:
                 survey = outcome.survey
         if survey.large:
-            await self._send_parts(jobs, source, destination, survey)
+            await self._send_parts(jobs, source, destination, survey, sources)
         return Ending(
             0,
             None,
@@ -107,10 +108,11 @@ class OneSending:
             ),
         )
 
-    async def _send_parts(self, jobs: RcloneJobs, source: Path, destination: Destination, survey: Survey) -> None:
+    async def _send_parts(
+        self, jobs: RcloneJobs, source: Path, destination: Destination, survey: Survey, sources: list[Source]
+    ) -> None:
         """The large files, after all others."""
         rest = survey.without_large()
-        sources = await self._unless_stopped(lambda: self._sender.sources(self._entry, self._errand, survey))
         endpoint, folder = self._errand.endpoint, self._errand.folder
         longest = max(each.file.part_size_bytes for each in sources)
 
@@ -134,8 +136,6 @@ class OneSending:
         finally:
             await in_thread(served.stop)
         await self._require_same(source, survey)
-        if (trouble := await check.finish()) is not None:
-            raise Over(Ending(1, code_of(trouble), trouble.message))
         await in_thread(lambda: self._sender.forget_digests(self._entry))
 
     def _tell(self, progress: Progress) -> None:

@@ -25,6 +25,11 @@ def identity_of(status: os.stat_result) -> list[int]:
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
+def version_of(identity: list[int]) -> str:
+    """The same in a word that can be the name of a folder."""
+    return hashlib.blake2b(repr(identity).encode(), digest_size=12).hexdigest()
+
+
 class FileDigests:
     """Of one file's parts. May be used by several threads."""
 

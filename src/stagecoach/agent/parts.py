@@ -1,12 +1,14 @@
 """A large file as its parts: how long they are, what they are called, and the list by which the receiving agent joins them.
 
-Pure. The parts of the files of one transfer lie in its hidden folder as ``.stagecoach-parts/<file>/<part>``, both counted
-from 1, and the list beside them as ``.stagecoach-parts/list.json``, stored last: where it is, all parts were compared.
+Pure. The parts of the files of one transfer lie in its hidden folder as ``.stagecoach-parts/<file>-<version>/<part>``, both
+numbers counted from 1, and the list beside them as ``.stagecoach-parts/list.json``: how far each file was compared from its
+beginning. So far it may be joined already. Of a source that has changed the version is another one, and with it the folder.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,31 +21,52 @@ MOST_LIST_BYTES = 16 * 2**20
 _MIB = 2**20
 # One PUT of S3 is no longer than 5 GiB.
 _LONGEST_PART_BYTES = 4 * 2**30
-_VERSION = 1
+_LIST_VERSION = 1
+_CONTENT_VERSION = re.compile("[0-9a-f]{16,64}")
 
 
 @dataclass(frozen=True, slots=True)
 class PartRule:
-    """Which files go in parts, and how long these are: at least ``part_bytes``, and no more than about ``most_parts``."""
+    """Which files go in parts, and how long these are: short ones of a short file, since a stop costs those that are under way;
+    longer ones where there would be more than ``most_parts``."""
 
     least_file_bytes: int = 128 * _MIB
-    part_bytes: int = 64 * _MIB
+    least_part_bytes: int = 16 * _MIB
+    usual_part_bytes: int = 64 * _MIB
+    usual_parts: int = 64
     most_parts: int = 2000
 
     def part_size_bytes(self, size_bytes: int) -> int:
         """Of a file of so many bytes."""
-        by_count = -(-size_bytes // self.most_parts)
-        return min(_LONGEST_PART_BYTES, max(self.part_bytes, -(-by_count // _MIB) * _MIB if by_count > self.part_bytes else 0))
+        usual = min(self.usual_part_bytes, max(self.least_part_bytes, _in_mib(size_bytes, self.usual_parts)))
+        return min(_LONGEST_PART_BYTES, max(usual, _in_mib(size_bytes, self.most_parts)))
+
+
+def _in_mib(size_bytes: int, parts: int) -> int:
+    """One of so many parts, rounded up to whole MiB."""
+    return -(-size_bytes // (parts * _MIB)) * _MIB
 
 
 @dataclass(frozen=True, slots=True)
 class PartedFile:
-    """``path`` is the file's in the hidden folder once it is joined."""
+    """``path`` is the file's in the hidden folder once it is joined; ``version`` tells its contents from earlier ones."""
 
     path: str
     size_bytes: int
     part_size_bytes: int
     mtime_ns: int
+    version: str
+    compared_parts: int = 0
+    """From the first one on without a gap."""
+
+    @property
+    def is_compared(self) -> bool:
+        """All of it."""
+        return self.compared_parts == self.count
+
+    def folder(self, number: int) -> str:
+        """Of its parts, below ``FOLDER``."""
+        return f"{number}-{self.version}"
 
     @property
     def count(self) -> int:
@@ -66,11 +89,6 @@ class PartName:
     file: int
     part: int
 
-    @property
-    def path(self) -> str:
-        """Below ``FOLDER``."""
-        return f"{self.file}/{part_name(self.part)}"
-
 
 def part_name(part: int) -> str:
     """Of a file in the folder of its whole."""
@@ -80,10 +98,17 @@ def part_name(part: int) -> str:
 def written_list(files: Sequence[PartedFile]) -> bytes:
     """As it is stored. Raises Failed for more files than a list may have."""
     entries = [
-        {"path": file.path, "sizeBytes": file.size_bytes, "partSizeBytes": file.part_size_bytes, "mtimeNs": file.mtime_ns}
+        {
+            "path": file.path,
+            "sizeBytes": file.size_bytes,
+            "partSizeBytes": file.part_size_bytes,
+            "mtimeNs": file.mtime_ns,
+            "version": file.version,
+            "comparedParts": file.compared_parts,
+        }
         for file in files
     ]
-    written = json.dumps({"version": _VERSION, "files": entries}).encode()
+    written = json.dumps({"version": _LIST_VERSION, "files": entries}).encode()
     if len(written) > MOST_LIST_BYTES:
         raise Failed("direct_unfit", "There are too many large files in one directory; send it in several transfers.")
     return written
@@ -96,7 +121,7 @@ def read_list(written: bytes) -> list[PartedFile]:
     except (ValueError, RecursionError):
         raise _refused("it is no JSON") from None
     entries = document.get("files") if isinstance(document, dict) else None
-    if not isinstance(entries, list) or not entries or document.get("version") != _VERSION:
+    if not isinstance(entries, list) or not entries or document.get("version") != _LIST_VERSION:
         raise _refused("it is of another version")
     files = [_file(entry) for entry in entries]
     paths = {file.path for file in files}
@@ -113,7 +138,13 @@ def _file(entry: object) -> PartedFile:
         raise _refused("it names a path outside the folder")
     if size < 1 or part_size < 1 or -(-size // part_size) > 999_999:
         raise _refused("it tells no sizes")
-    return PartedFile(path, size, part_size, _number(entry, "mtimeNs"))
+    version, compared = entry.get("version"), _number(entry, "comparedParts")
+    if not isinstance(version, str) or not _CONTENT_VERSION.fullmatch(version):
+        raise _refused("it tells no versions")
+    file = PartedFile(path, size, part_size, _number(entry, "mtimeNs"), version, compared)
+    if not 0 <= compared <= file.count:
+        raise _refused("it tells of more parts than there are")
+    return file
 
 
 def _is_inside(path: str) -> bool:

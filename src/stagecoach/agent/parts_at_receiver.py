@@ -7,6 +7,7 @@ thread each.
 from __future__ import annotations
 
 import http.client
+import logging
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,14 +17,16 @@ from types import TracebackType
 from typing import Self
 
 from stagecoach.agent.network_probes import Endpoint, ProbeFailed, connect, handshake, resolve
-from stagecoach.agent.parts import FOLDER, LIST_NAME, PartName
+from stagecoach.agent.parts import FOLDER, LIST_NAME, MOST_LIST_BYTES, PartedFile, read_list
 from stagecoach.agent.s3_request_signing import signed_headers
+from stagecoach.mover.stagecoach_mover import Failed
+
+log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 15.0
 _LEAST_SECONDS = 60.0
 # It reads the part for its digest before it answers; slower disks than this are not expected.
 _SLOWEST_DIGEST_BYTES_PER_SECOND = 10e6
-_MAX_ANSWER_BYTES = 65_536
 
 
 class ReceiverRefuses(Exception):
@@ -54,18 +57,31 @@ class PartsAtReceiver:
         self._now = now
         self._client: http.client.HTTPConnection | None = None
 
-    def arrived(self, name: PartName) -> Arrived | None:
-        """None: it is not there."""
-        status, headers = self._ask("HEAD", name.path)
+    def arrived(self, path: str) -> Arrived | None:
+        """One part, by its path below ``FOLDER``. None: it is not there."""
+        status, headers, _ = self._ask("HEAD", path)
         if status == HTTPStatus.NOT_FOUND:
             return None
         if status != HTTPStatus.OK:
             raise _refusal(status)
         return Arrived(int(headers.get("Content-Length") or -1), (headers.get("ETag") or "").strip('"'))
 
+    def stored_list(self) -> list[PartedFile]:
+        """The last word of an earlier try; none where there was none, or none that can be read."""
+        status, _, body = self._ask("GET", LIST_NAME)
+        if status == HTTPStatus.NOT_FOUND:
+            return []
+        if status != HTTPStatus.OK:
+            raise _refusal(status)
+        try:
+            return read_list(body)
+        except Failed as failed:
+            log.info("%s", failed.message)
+            return []
+
     def store_list(self, written: bytes) -> None:
-        """Of all parts; the last word."""
-        status, _ = self._ask("PUT", LIST_NAME, written)
+        """Of all files, and how far they were compared."""
+        status, _, _ = self._ask("PUT", LIST_NAME, written)
         if status != HTTPStatus.OK:
             raise _refusal(status)
 
@@ -80,7 +96,7 @@ class PartsAtReceiver:
             self._client.close()
             self._client = None
 
-    def _ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, http.client.HTTPMessage]:
+    def _ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, http.client.HTTPMessage, bytes]:
         """Once more on a new connection, where the old one may just have been closed."""
         was_open = self._client is not None
         try:
@@ -95,7 +111,7 @@ class PartsAtReceiver:
             self._close()
             raise ReceiverRefuses("receiver_interrupted", f"The receiver does not answer ({type(error).__name__}).") from None
 
-    def _asked(self, method: str, path: str, body: bytes | None) -> tuple[int, http.client.HTTPMessage]:
+    def _asked(self, method: str, path: str, body: bytes | None) -> tuple[int, http.client.HTTPMessage, bytes]:
         if self._client is None:
             self._client = self._connected()
         whole = f"{self._base}/{path}"
@@ -109,10 +125,10 @@ class PartsAtReceiver:
         )
         self._client.request(method, whole, body=body, headers=headers)
         answer = self._client.getresponse()
-        answer.read(_MAX_ANSWER_BYTES)
+        said = answer.read(MOST_LIST_BYTES)
         if answer.will_close:
             self._close()
-        return answer.status, answer.headers
+        return answer.status, answer.headers, said
 
     def _connected(self) -> http.client.HTTPConnection:
         try:

@@ -9,9 +9,10 @@ import asyncio
 import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from threading import Lock
 
-from stagecoach.agent.parts import PartedFile, PartName, written_list
+from stagecoach.agent.parts import PartedFile, PartName, part_name, written_list
 from stagecoach.agent.parts_at_receiver import PartsAtReceiver, ReceiverRefuses
 from stagecoach.agent.parts_source import PartsSource, Source, SourceChanged
 from stagecoach.agent.rclone_words import Trouble
@@ -34,6 +35,8 @@ class PartsCheck:
         self._files = [source.file for source in sources]
         self._served = served
         self._connect = connect
+        self._compared_before = dict.fromkeys(range(1, len(self._files) + 1), 0)
+        self._stored: bytes | None = None
         self.missing = {PartName(number, part) for number, file in enumerate(self._files, 1) for part in range(1, file.count + 1)}
         self.size_bytes = sum(file.size_bytes for file in self._files)
 
@@ -56,7 +59,7 @@ class PartsCheck:
         try:
             await asyncio.gather(*(in_thread(look, "stagecoach-parts") for _ in range(workers)))
         except ReceiverRefuses as refused:
-            return Trouble(refused.code, str(refused), retryable=refused.code not in _LASTING)
+            return _trouble(refused)
         except SourceChanged:
             return CHANGED
         except Failed as failed:
@@ -67,29 +70,62 @@ class PartsCheck:
             self.missing -= set(right)
         return None
 
-    async def finish(self) -> Trouble | None:
-        """Stores the list by which the receiving node joins them; all of them are there."""
+    async def recall(self) -> Trouble | None:
+        """What an earlier try has compared of the very same files: where such parts are gone, they are joined already."""
+
+        def fetch() -> list[PartedFile]:
+            with self._connect() as receiver:
+                return receiver.stored_list()
+
+        try:
+            stored = await in_thread(fetch, "stagecoach-parts")
+        except ReceiverRefuses as refused:
+            return _trouble(refused)
+        for number, (file, before) in enumerate(zip(self._files, stored, strict=False), 1):
+            if replace(before, compared_parts=0) == file:
+                self._compared_before[number] = before.compared_parts
+        return None
+
+    async def say(self) -> Trouble | None:
+        """Has the receiving node know how far the files were compared, if it does not: so far it may join them."""
+        written = written_list([self._as_compared(number, file) for number, file in enumerate(self._files, 1)])
+        if written == self._stored:
+            return None
 
         def store() -> None:
             with self._connect() as receiver:
-                receiver.store_list(written_list(self._files))
+                receiver.store_list(written)
 
         try:
             await in_thread(store, "stagecoach-parts")
         except ReceiverRefuses as refused:
-            return Trouble(refused.code, str(refused), retryable=refused.code not in _LASTING)
+            return _trouble(refused)
+        self._stored = written
         return None
+
+    def _as_compared(self, number: int, file: PartedFile) -> PartedFile:
+        first_missing = min((name.part for name in self.missing if name.file == number), default=file.count + 1)
+        return replace(file, compared_parts=first_missing - 1)
 
     def _look(self, names: Iterable[PartName], is_right: Callable[[PartName], None]) -> None:
         with self._connect() as receiver:
             for name in names:
-                arrived = receiver.arrived(name)
-                if arrived is None or arrived.size_bytes != self._files[name.file - 1].length_bytes(name.part):
+                file = self._files[name.file - 1]
+                arrived = receiver.arrived(f"{file.folder(name.file)}/{part_name(name.part)}")
+                if arrived is None:
+                    if name.part <= self._compared_before[name.file]:
+                        is_right(name)
+                    continue
+                if arrived.size_bytes != file.length_bytes(name.part):
                     continue
                 if arrived.md5 == self._served.digest(name):
                     is_right(name)
                 else:
-                    log.info("part %s at the receiver is another one than the source's", name.path)
+                    log.info("part %d of file %d at the receiver is another one than the source's", name.part, name.file)
+
+
+def _trouble(refused: ReceiverRefuses) -> Trouble:
+    return Trouble(refused.code, str(refused), retryable=refused.code not in _LASTING)
 
 
 class _Queue:

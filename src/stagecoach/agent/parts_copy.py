@@ -58,13 +58,13 @@ class PartsCopy(Copy):
 
     def _progress(self, stats: Mapping[str, Any], attempt: int) -> Progress:
         progress = progress_of(stats, self.progress, attempt=attempt, already_bytes=self._already_bytes)
-        number = (progress.current_file or "").partition("/")[0]
+        number = (progress.current_file or "").partition("-")[0]
         current = self._check.files[int(number) - 1].path if number.isdecimal() else None
         # rclone counts parts, not files.
         return replace(progress, files_done=self.progress.files_done, current_file=current)
 
     async def _attempt(self, attempt: int, survey: Survey, told: Callable[[Progress], None]) -> Trouble | None:
-        trouble = await self._look()
+        trouble = await self._check.recall() or await self._look()
         if trouble is not None or not self._check.missing:
             return trouble
         self._already_bytes = self._check.arrived_bytes
@@ -95,7 +95,7 @@ class PartsCopy(Copy):
 
     async def _look(self) -> Trouble | None:
         trouble = await self._check.look(self._check.missing, self._stop_asked)
-        return STOPPED if self._stop_asked.is_set() else trouble
+        return STOPPED if self._stop_asked.is_set() else trouble or await self._check.say()
 
     async def _look_meanwhile(self) -> None:
         """Compares what has arrived while the rest is under way."""
@@ -109,7 +109,8 @@ class PartsCopy(Copy):
                 if name in served and now - max(served[name], looked_at.get(name, 0.0)) > _CROSSING_SECONDS
             ]
             looked_at.update(dict.fromkeys(due, now))
-            if due and (trouble := await self._check.look(due, self._stop_asked)) is not None:
+            trouble = await self._check.look(due, self._stop_asked) or await self._check.say() if due else None
+            if trouble is not None:
                 # The copy meets it too, or the look at its end does.
                 log.info("parts cannot be compared now: %s", trouble.message)
                 return

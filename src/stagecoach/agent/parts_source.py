@@ -31,7 +31,7 @@ _LEAST_PIECE_BYTES = 4096
 # rclone waits for the receiver while it holds a connection open; whoever stops altogether is ended with the server.
 _SILENT_SECONDS = 24 * 3600.0
 _RANGE = re.compile(r"bytes=(\d{1,20})-(\d{0,20})")
-_PART = re.compile(r"([1-9]\d{0,8})/(\d{6})")
+_PART = re.compile(r"([1-9]\d{0,8})-([0-9a-f]+)/(\d{6})")
 
 
 @dataclass(frozen=True)
@@ -138,15 +138,15 @@ class PartsSource:
         inside = self._inside(path)
         wanted = sorted(self._wanted)
         if inside == "":
-            return [f"{number}/" for number in sorted({name.file for name in wanted})]
-        found = [part_name(name.part) for name in wanted if f"{name.file}/" == inside]
+            return [f"{self.file(number).folder(number)}/" for number in sorted({name.file for name in wanted})]
+        found = [part_name(name.part) for name in wanted if f"{self.file(name.file).folder(name.file)}/" == inside]
         return found or None
 
     def part(self, path: str) -> PartName | None:
         """What a path names; None for anything that is not wanted."""
         found = _PART.fullmatch(self._inside(path) or "")
-        name = PartName(int(found[1]), int(found[2])) if found is not None else None
-        return name if name in self._wanted else None
+        name = PartName(int(found[1]), int(found[3])) if found is not None else None
+        return name if found is not None and name in self._wanted and self.file(int(found[1])).version == found[2] else None
 
     def file(self, number: int) -> PartedFile:
         """One of the files."""

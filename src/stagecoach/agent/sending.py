@@ -22,8 +22,8 @@ from stagecoach.agent.network_check import Bounds, check_network
 from stagecoach.agent.network_probes import Endpoint, pinned_certificate
 from stagecoach.agent.network_report import NetworkReport
 from stagecoach.agent.one_sending import OneSending, Over, Standing
-from stagecoach.agent.part_digests import KeptDigests, identity_of
-from stagecoach.agent.parts import PartedFile, PartRule
+from stagecoach.agent.part_digests import KeptDigests, identity_of, version_of
+from stagecoach.agent.parts import PartedFile, PartRule, written_list
 from stagecoach.agent.parts_source import Source
 from stagecoach.agent.rates import Rates
 from stagecoach.agent.rclone_at_hand import RcloneAtHand
@@ -138,16 +138,18 @@ class Sender:
         return jobs.copy_file(source, destination, name=errand.name, limits=limits)
 
     def sources(self, entry: Entry, errand: Errand, survey: Survey) -> list[Source]:
-        """The large files of ``survey``, to be served in parts. Blocking. Raises OSError."""
+        """The large files of ``survey``, to be served in parts. Blocking. Raises OSError, and Failed for too many."""
         found = []
         for large in survey.large:
             path = errand.source_path.rstrip("/") + ("" if survey.one_file else f"/{large.path}")
             status = large.status
             part_size = self.rule.part_size_bytes(status.st_size)
-            file = PartedFile(errand.name or large.path, status.st_size, part_size, status.st_mtime_ns)
             identity = identity_of(status)
+            path_there = errand.name or large.path
+            file = PartedFile(path_there, status.st_size, part_size, status.st_mtime_ns, version_of(identity))
             digests = self._kept.of(entry.transfer_id or entry.id, file.path, identity, part_size)
             found.append(Source(file, identity, digests, functools.partial(self._opened, os.fsencode(path))))
+        written_list([each.file for each in found])
         return found
 
     def forget_digests(self, entry: Entry) -> None:

@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fakes.node_service import QueuedCommand
 from tests.integration.agent.direct_nodes import DirectNode, ended, new_key, soon
 from tests.integration.agent.test_direct_road import Pair, files
 
 from stagecoach.agent.parts import FOLDER, PartRule
 
 MIB = 2**20
-RULE = PartRule(least_file_bytes=8 * MIB, part_bytes=2 * MIB)
+PART = MIB
+RULE = PartRule(least_file_bytes=8 * MIB, least_part_bytes=PART)
 SIZE = 40 * MIB + 7
+UNDER_WAY = 8 * PART
+ENOUGH = 14 * PART
 IN_PARTS: dict[str, Any] = {"inParts": True}
 SLOWLY: dict[str, Any] = {**IN_PARTS, "rateLimitBytesPerSecond": 10 * MIB}
 
@@ -35,13 +39,25 @@ class Nodes:
         path.write_bytes(content)
         return content
 
-    def parts(self) -> dict[str, int]:
-        """Those that have arrived, with the numbers of their inodes."""
-        return {
-            str(path.relative_to(self.b.receive)): path.stat().st_ino
-            for path in files(self.b.receive)
-            if path.name.isdecimal() and path.parent.parent.name == FOLDER
-        }
+    def parts(self) -> list[Path]:
+        """Those that have arrived and are not joined yet."""
+        return [path for path in files(self.b.receive) if path.name.isdecimal() and path.parent.parent.name == FOLDER]
+
+    def arrived_bytes(self) -> int:
+        """Of parts, and of what was joined of them; the one that is being joined may count twice."""
+        joined = [path for path in files(self.b.receive) if path.name.startswith("joined-")]
+        return sum(path.stat().st_size for path in [*self.parts(), *joined])
+
+    def sent_bytes(self) -> int:
+        """By the rclone of a that runs now, to whomever."""
+        told = Path(f"/proc/{self.a.processes('rclone')}/io").read_text()
+        return int(dict(line.split(": ") for line in told.splitlines())["wchar"])
+
+
+async def stopped(receive: QueuedCommand, send: QueuedCommand) -> None:
+    send.cancel_asked = receive.cancel_asked = True
+    await ended(send, "cancelled")
+    await ended(receive, "cancelled")
 
 
 @pytest.fixture
@@ -61,7 +77,6 @@ async def test_a_file_arrives_whole_with_its_time_and_nothing_beside_it(running:
     receive, send = await running.pair.begin("t1", "/data", "/run/other", directory=False, **IN_PARTS)
     result = await ended(send)
     assert (result["sizeBytes"], result["files"], result["verified"], result["comparedFiles"]) == (SIZE, 1, True, 1)
-    assert len(running.parts()) == 21
     await running.pair.finish("t1", "/run/other", receive, result, directory=False)
     target = running.b.receive / "run" / "other"
     assert target.read_bytes() == content
@@ -74,7 +89,7 @@ async def test_who_cannot_join_gets_one_object(running: Nodes) -> None:
     content = running.offer()
     receive, send = await running.pair.begin("t2", "/data", "/data", directory=False)
     result = await ended(send)
-    assert running.parts() == {}
+    assert running.parts() == []
     await running.pair.finish("t2", "/data", receive, result, directory=False)
     assert (running.b.receive / "data").read_bytes() == content
 
@@ -105,14 +120,13 @@ SIZES = {
 async def test_after_a_stop_only_what_is_missing_is_sent(running: Nodes) -> None:
     content = running.offer()
     receive, send = await running.pair.begin("t4", "/data", "/data", directory=False, **SLOWLY)
-    await soon(lambda: len(running.parts()) > 6)
-    send.cancel_asked = receive.cancel_asked = True
-    await ended(send, "cancelled")
-    await ended(receive, "cancelled")
-    kept = running.parts()
+    await soon(lambda: running.arrived_bytes() > ENOUGH)
+    await stopped(receive, send)
+    kept, before = running.arrived_bytes(), running.sent_bytes()
+    assert before > kept > ENOUGH
     receive, send = await running.pair.begin("t4", "/data", "/data", directory=False, number=2, **IN_PARTS)
     result = await ended(send)
-    assert running.parts().items() >= kept.items()
+    assert running.sent_bytes() - before < (SIZE - kept) * 1.05 + PART
     await running.pair.finish("t4", "/data", receive, result, directory=False)
     assert (running.b.receive / "data").read_bytes() == content
 
@@ -123,15 +137,15 @@ async def test_a_sender_that_is_started_again_sends_only_what_is_missing(nodes: 
     async with nodes.b.running():
         async with nodes.a.running():
             receive, send = await nodes.pair.begin("t5", "/data", "/data", directory=False, **SLOWLY)
-            await soon(lambda: len(nodes.parts()) > 6)
-        kept = nodes.parts()
+            await soon(lambda: nodes.arrived_bytes() > ENOUGH)
+        kept = nodes.arrived_bytes()
         digests = list((nodes.a.state.path / "sent-parts").iterdir())
         assert len(digests) == 1
         if forgets:
             digests[0].unlink()
         async with nodes.a.running():
             result = await ended(send)
-        assert nodes.parts().items() >= kept.items()
+            assert nodes.sent_bytes() < (SIZE - kept) * 1.05 + PART
         await nodes.pair.finish("t5", "/data", receive, result, directory=False)
     assert (nodes.b.receive / "data").read_bytes() == content
 
@@ -140,11 +154,12 @@ async def test_a_sender_that_is_started_again_sends_only_what_is_missing(nodes: 
 async def test_a_killed_rclone_on_either_side_costs_what_was_under_way(running: Nodes, victim: str) -> None:
     content = running.offer()
     receive, send = await running.pair.begin("t6", "/data", "/data", directory=False, **SLOWLY)
-    await soon(lambda: len(running.parts()) > 6)
-    kept = running.parts()
+    await soon(lambda: running.arrived_bytes() > ENOUGH)
+    kept = running.arrived_bytes()
     os.kill((running.a if victim == "rclone" else running.b).processes(victim), signal.SIGKILL)
     result = await ended(send)
-    assert running.parts().items() >= kept.items()
+    again = SIZE - kept if victim == "rclone" else SIZE + UNDER_WAY
+    assert running.sent_bytes() < again * 1.05 + PART
     await running.pair.finish("t6", "/data", receive, result, directory=False)
     assert (running.b.receive / "data").read_bytes() == content
 
@@ -154,11 +169,10 @@ async def test_a_receiving_agent_that_is_started_again_costs_what_was_under_way(
     async with nodes.a.running():
         async with nodes.b.running():
             receive, send = await nodes.pair.begin("t7", "/data", "/data", directory=False, **SLOWLY)
-            await soon(lambda: len(nodes.parts()) > 6)
-        kept = nodes.parts()
+            await soon(lambda: nodes.arrived_bytes() > ENOUGH)
         async with nodes.b.running():
             result = await ended(send)
-            assert nodes.parts().items() >= kept.items()
+            assert nodes.sent_bytes() < (SIZE + UNDER_WAY) * 1.05 + PART
             await nodes.pair.finish("t7", "/data", receive, result, directory=False)
     assert (nodes.b.receive / "data").read_bytes() == content
 
@@ -168,10 +182,8 @@ async def test_a_source_that_changed_between_two_tries_never_gives_a_mixed_file(
     running.offer()
     before = (running.a.send / "data").stat()
     receive, send = await running.pair.begin("t8", "/data", "/data", directory=False, **SLOWLY)
-    await soon(lambda: len(running.parts()) > 6)
-    send.cancel_asked = receive.cancel_asked = True
-    await ended(send, "cancelled")
-    await ended(receive, "cancelled")
+    await soon(lambda: running.arrived_bytes() > ENOUGH)
+    await stopped(receive, send)
     content = running.offer()
     if same_second:  # as rclone sees it nothing has changed: neither the size nor the time
         os.utime(running.a.send / "data", ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -183,7 +195,7 @@ async def test_a_source_that_changed_between_two_tries_never_gives_a_mixed_file(
 async def test_a_source_that_changes_meanwhile_is_said(running: Nodes) -> None:
     running.offer()
     _, send = await running.pair.begin("t9", "/data", "/data", directory=False, **SLOWLY)
-    await soon(lambda: len(running.parts()) > 3)
+    await soon(lambda: running.arrived_bytes() > 3 * PART)
     with (running.a.send / "data").open("r+b") as file:
         file.write(b"changed")
     await ended(send, "source_changed")
@@ -192,19 +204,16 @@ async def test_a_source_that_changes_meanwhile_is_said(running: Nodes) -> None:
 async def test_a_part_that_is_spoiled_at_the_receiver_is_sent_again(running: Nodes) -> None:
     content = running.offer()
     receive, send = await running.pair.begin("t10", "/data", "/data", directory=False, **SLOWLY)
-    await soon(lambda: len(running.parts()) > 6)
-    send.cancel_asked = receive.cancel_asked = True
-    await ended(send, "cancelled")
-    await ended(receive, "cancelled")
-    spoiled, shortened, *kept = sorted(running.parts())
-    with (running.b.receive / spoiled).open("r+b") as file:
+    await soon(lambda: running.arrived_bytes() > ENOUGH)
+    await stopped(receive, send)
+    spoiled, shortened, *_ = running.parts()
+    with spoiled.open("r+b") as file:
         file.write(b"another")
-    os.truncate(running.b.receive / shortened, 10)
-    before = running.parts()
+    os.truncate(shortened, 10)
+    kept, before = running.arrived_bytes(), running.sent_bytes()
     receive, send = await running.pair.begin("t10", "/data", "/data", directory=False, number=2, **IN_PARTS)
     result = await ended(send)
-    now = running.parts()
-    assert {name: now[name] for name in kept} == {name: before[name] for name in kept}
+    assert running.sent_bytes() - before < (SIZE - kept) * 1.05 + 3 * PART
     await running.pair.finish("t10", "/data", receive, result, directory=False)
     assert (running.b.receive / "data").read_bytes() == content
 
@@ -218,13 +227,20 @@ async def test_a_rate_holds_for_all_parts_together(running: Nodes) -> None:
     assert 3.5 < clock.time() - begun < 12
 
 
+async def test_what_has_come_is_joined_before_all_has(running: Nodes) -> None:
+    content = running.offer()
+    receive, send = await running.pair.begin("t15", "/data", "/data", directory=False, **SLOWLY)
+    await soon(lambda: any(path.name.startswith("joined-") for path in files(running.b.receive)))
+    assert not send.ends
+    await running.pair.finish("t15", "/data", receive, await ended(send), directory=False)
+    assert (running.b.receive / "data").read_bytes() == content
+
+
 async def test_discarded_parts_are_gone(running: Nodes) -> None:
     running.offer()
     receive, send = await running.pair.begin("t12", "/data", "/data", directory=False, **SLOWLY)
-    await soon(lambda: len(running.parts()) > 3)
-    send.cancel_asked = receive.cancel_asked = True
-    await ended(send, "cancelled")
-    await ended(receive, "cancelled")
+    await soon(lambda: running.arrived_bytes() > 3 * PART)
+    await stopped(receive, send)
     await ended(running.b.ask_discard("t12"))
     assert running.b.folders == []
 
@@ -232,7 +248,7 @@ async def test_discarded_parts_are_gone(running: Nodes) -> None:
 async def test_a_closed_key_ends_it(running: Nodes) -> None:
     running.offer()
     receive, send = await running.pair.begin("t13", "/data", "/data", directory=False, **SLOWLY)
-    await soon(lambda: len(running.parts()) > 3)
+    await soon(lambda: running.arrived_bytes() > 3 * PART)
     receive.cancel_asked = True
     await ended(receive, "cancelled")
     await ended(send, "receiver_lost")

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from stagecoach.agent import joining
 from stagecoach.agent.arrivals import Arrival, Arrivals, arrival
 from stagecoach.agent.parts import FOLDER, LIST_NAME, PartedFile, part_name, written_list
 from stagecoach.agent.placing import Placed, place
-from stagecoach.mover.stagecoach_mover import Failed
+from stagecoach.mover.stagecoach_mover import Failed, Handle, remove_tree
 
 PART = 1000
 CONTENT = bytes(number % 251 for number in range(4 * PART + 7))
+VERSION = "0123456789abcdef"
 TIME = 1_600_000_000_123_456_789
 
 
@@ -34,19 +36,23 @@ class Node:
         self.folder = self.arrivals.open(self.one)
         self.parts = self.folder / FOLDER
         contents = files if files is not None else {"sent": CONTENT}
-        listed = [PartedFile(name, len(content), PART, TIME) for name, content in contents.items()]
+        listed = [PartedFile(name, len(content), PART, TIME, VERSION) for name, content in contents.items()]
+        self.files = [replace(file, compared_parts=file.count) for file in listed]
         for number, file in enumerate(listed, 1):
-            own = self.parts / str(number)
+            own = self.parts / file.folder(number)
             own.mkdir(parents=True)
             for part in range(1, file.count + 1):
                 start = file.start_bytes(part)
                 (own / part_name(part)).write_bytes(contents[file.path][start : start + file.length_bytes(part)])
-        (self.parts / LIST_NAME).write_bytes(written_list(listed))
+        (self.parts / LIST_NAME).write_bytes(written_list(self.files))
         self.expected = Placed(sum(map(len, contents.values())), len(contents))
         return self.one
 
     def place(self) -> None:
         assert place(self.arrivals, self.one, self.expected) == self.expected
+
+    def join_compared(self, is_stopped: Callable[[], bool] = lambda: False) -> None:
+        joining.join_compared(Handle(os.open(self.folder, os.O_RDONLY)), is_stopped)
 
     def refused(self, code: str = "size_mismatch") -> str:
         before = self.seen()
@@ -151,17 +157,17 @@ def test_wherever_it_is_cut_off_a_repeat_goes_on(
 def test_what_a_crash_left_half_appended_is_appended_again(node: Node) -> None:
     """The whole has grown, but what it grew by is not on the disk; the part is still there."""
     node.arrived()
-    (node.parts / "joined-1").write_bytes(CONTENT[:PART] + b"?" * (2 * PART))
-    (node.parts / "1" / part_name(1)).unlink()
+    (node.parts / f"joined-1-{VERSION}").write_bytes(CONTENT[:PART] + b"?" * (2 * PART))
+    (node.parts / f"1-{VERSION}" / part_name(1)).unlink()
     node.place()
     assert (node.receive / "run" / "data").read_bytes() == CONTENT
 
 
 def test_a_part_whose_removal_was_lost_is_not_needed(node: Node) -> None:
     node.arrived()
-    (node.parts / "joined-1").write_bytes(CONTENT[: 3 * PART])
-    (node.parts / "1" / part_name(3)).unlink()
-    (node.parts / "1" / part_name(2)).unlink()
+    (node.parts / f"joined-1-{VERSION}").write_bytes(CONTENT[: 3 * PART])
+    (node.parts / f"1-{VERSION}" / part_name(3)).unlink()
+    (node.parts / f"1-{VERSION}" / part_name(2)).unlink()
     node.place()
     assert (node.receive / "run" / "data").read_bytes() == CONTENT
 
@@ -211,7 +217,7 @@ def test_a_full_disk_is_said_and_a_repeat_goes_on(node: Node, monkeypatch: pytes
 @pytest.mark.parametrize("how", ["gone", "shorter", "longer"])
 def test_without_all_parts_nothing_is_joined(node: Node, part: int, how: str) -> None:
     node.arrived()
-    path = node.parts / "1" / part_name(part)
+    path = node.parts / f"1-{VERSION}" / part_name(part)
     if how == "gone":
         path.unlink()
     else:
@@ -220,7 +226,7 @@ def test_without_all_parts_nothing_is_joined(node: Node, part: int, how: str) ->
 
 
 @pytest.mark.parametrize("what", ["link", "fifo", "directory"])
-@pytest.mark.parametrize("where", [f"1/{part_name(2)}", LIST_NAME, "joined-1"])
+@pytest.mark.parametrize("where", [f"1-{VERSION}/{part_name(2)}", LIST_NAME, f"joined-1-{VERSION}"])
 def test_what_is_no_regular_file_is_refused(node: Node, tmp_path: Path, what: str, where: str) -> None:
     node.arrived()
     path = node.parts / where
@@ -231,7 +237,7 @@ def test_what_is_no_regular_file_is_refused(node: Node, tmp_path: Path, what: st
     node.refused()
 
 
-@pytest.mark.parametrize("where", ["", "1"])
+@pytest.mark.parametrize("where", ["", f"1-{VERSION}"])
 def test_a_link_to_a_directory_is_refused(node: Node, tmp_path: Path, where: str) -> None:
     node.arrived()
     folder = node.parts / where if where else node.parts
@@ -263,7 +269,8 @@ def test_a_list_that_is_too_long_or_of_too_much_is_refused(node: Node, monkeypat
 @pytest.mark.parametrize("path", ["a/b", "/etc/passwd", "../x"])
 def test_one_file_is_one_file_in_the_folder(node: Node, path: str) -> None:
     node.arrived()
-    entry = {"path": path, "sizeBytes": len(CONTENT), "partSizeBytes": PART, "mtimeNs": 0}
+    entry = {"path": path, "sizeBytes": len(CONTENT), "partSizeBytes": PART, "mtimeNs": 0, "version": VERSION}
+    entry["comparedParts"] = 5
     (node.parts / LIST_NAME).write_text(json.dumps({"version": 1, "files": [entry]}))
     node.refused()
 
@@ -271,7 +278,7 @@ def test_one_file_is_one_file_in_the_folder(node: Node, path: str) -> None:
 def test_more_than_was_listed_is_not_brought_along(node: Node) -> None:
     """Names that are in no list, and a half object of a try before: none of it takes a place."""
     node.arrived()
-    for name in ("2/000001", "1/000009", "1/extra", "extra", "joined-7"):
+    for name in (f"2-{VERSION}/000001", f"1-{VERSION}/000009", f"1-{VERSION}/extra", "extra", "joined-7"):
         (node.parts / name).parent.mkdir(exist_ok=True)
         (node.parts / name).write_bytes(b"more")
     (node.folder / "half of an object").write_bytes(b"half")
@@ -280,9 +287,63 @@ def test_more_than_was_listed_is_not_brought_along(node: Node) -> None:
     assert os.listdir(node.receive / "run") == ["data"]
 
 
-def test_parts_without_a_list_are_those_of_a_try_before(node: Node) -> None:
+def test_what_was_compared_is_joined_while_the_rest_is_under_way(node: Node) -> None:
+    node.arrived()
+    own = node.parts / node.files[0].folder(1)
+    late = {part: (own / part_name(part)).read_bytes() for part in (3, 5)}
+    for part in late:
+        (own / part_name(part)).unlink()
+    for compared in (0, 1, 2):
+        (node.parts / LIST_NAME).write_bytes(written_list([replace(node.files[0], compared_parts=compared)]))
+        node.join_compared()
+        left = {part_name(part) for part in range(compared + 1, 6) if part not in late}
+        assert {path.name for path in own.iterdir()} == left
+        assert (node.parts / f"joined-1-{VERSION}").exists() == bool(compared)
+    for part, content in late.items():
+        (own / part_name(part)).write_bytes(content)
+    (node.parts / LIST_NAME).write_bytes(written_list(node.files))
+    node.join_compared()
+    assert list(own.iterdir()) == []
+    node.place()
+    assert (node.receive / "run" / "data").read_bytes() == CONTENT
+
+
+def test_it_stops_between_two_parts_and_goes_on(node: Node) -> None:
+    node.arrived()
+    asked = []
+    node.join_compared(lambda: len(asked) == 2 or asked.append(1) is not None)
+    assert len(list((node.parts / node.files[0].folder(1)).iterdir())) == 2
+    node.place()
+    assert (node.receive / "run" / "data").read_bytes() == CONTENT
+
+
+def test_what_is_of_earlier_contents_is_removed_at_once(node: Node) -> None:
+    node.arrived()
+    other = replace(node.files[0], version="f" * 16, compared_parts=0)
+    (node.parts / LIST_NAME).write_bytes(written_list([other]))
+    (node.parts / f"joined-1-{VERSION}").write_bytes(b"old")
+    (node.parts / other.folder(1)).mkdir()
+    node.join_compared()
+    assert sorted(os.listdir(node.parts)) == sorted([LIST_NAME, other.folder(1)])
+
+
+def test_without_parts_or_a_list_nothing_is_joined(node: Node) -> None:
     node.arrived()
     (node.parts / LIST_NAME).unlink()
+    before = node.seen()
+    node.join_compared()
+    assert node.seen() == before
+    remove_tree(os.open(node.folder, os.O_RDONLY), FOLDER.encode())
+    node.join_compared()
+    assert os.listdir(node.folder) == []
+
+
+@pytest.mark.parametrize("compared", [None, 0, 4])
+def test_parts_that_were_not_all_compared_are_those_of_a_try_before(node: Node, compared: int | None) -> None:
+    node.arrived()
+    (node.parts / LIST_NAME).unlink()
+    if compared is not None:
+        (node.parts / LIST_NAME).write_bytes(written_list([replace(node.files[0], compared_parts=compared)]))
     (node.folder / "whole").write_bytes(b"12345")
     node.expected = Placed(5, 1)
     node.place()

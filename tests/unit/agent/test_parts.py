@@ -7,17 +7,21 @@ from typing import Any
 
 import pytest
 
-from stagecoach.agent.parts import FOLDER, MOST_LIST_BYTES, PartedFile, PartName, PartRule, read_list, written_list
+from stagecoach.agent.parts import FOLDER, MOST_LIST_BYTES, PartedFile, PartRule, part_name, read_list, written_list
 from stagecoach.mover.stagecoach_mover import Failed
 
+VERSION = "0123456789abcdef"
 MIB, GIB, TIB = 2**20, 2**30, 2**40
 
 
 @pytest.mark.parametrize(
     ("size", "part", "count"),
     [
-        (128 * MIB, 64 * MIB, 2),
-        (128 * MIB + 1, 64 * MIB, 3),
+        (128 * MIB, 16 * MIB, 8),
+        (128 * MIB + 1, 16 * MIB, 9),
+        (GIB, 16 * MIB, 64),
+        (GIB + 1, 17 * MIB, 61),
+        (4 * GIB, 64 * MIB, 64),
         (125 * GIB, 64 * MIB, 2000),
         (125 * GIB + 1, 65 * MIB, 1970),
         (2 * TIB, 1049 * MIB, 2000),
@@ -25,7 +29,7 @@ MIB, GIB, TIB = 2**20, 2**30, 2**40
     ],
 )
 def test_parts_are_few_and_none_is_too_long_for_one_request(size: int, part: int, count: int) -> None:
-    file = PartedFile("data", size, PartRule().part_size_bytes(size), 0)
+    file = PartedFile("data", size, PartRule().part_size_bytes(size), 0, VERSION)
     assert (file.part_size_bytes, file.count) == (part, count)
     assert file.start_bytes(1) == 0
     assert file.start_bytes(count) + file.length_bytes(count) == size
@@ -34,20 +38,24 @@ def test_parts_are_few_and_none_is_too_long_for_one_request(size: int, part: int
 
 
 def test_a_list_says_again_what_was_written() -> None:
-    files = [PartedFile("a/é b.bin", 10, 3, -5), PartedFile("a/c", 2**45, 2**30, 1_600_000_000_123_456_789)]
+    files = [
+        PartedFile("a/é b.bin", 10, 3, -5, VERSION, 4),
+        PartedFile("a/c", 2**45, 2**30, 1_600_000_000_123_456_789, "f" * 24),
+    ]
     assert read_list(written_list(files)) == files
-    assert PartName(2, 17).path == "2/000017"
+    assert [file.is_compared for file in files] == [True, False]
+    assert f"{files[0].folder(2)}/{part_name(17)}" == f"2-{VERSION}/000017"
 
 
 def test_more_large_files_than_a_list_may_have_are_refused_before_anything_is_sent() -> None:
-    one = PartedFile("x" * 200, 1, 1, 0)
+    one = PartedFile("x" * 200, 1, 1, 0, VERSION)
     with pytest.raises(Failed) as failed:
         written_list([one] * (MOST_LIST_BYTES // 200))
     assert failed.value.code == "direct_unfit"
 
 
 def listed(**more: Any) -> bytes:
-    entry = {"path": "data", "sizeBytes": 10, "partSizeBytes": 3, "mtimeNs": 0, **more}
+    entry = {"path": "data", "sizeBytes": 10, "partSizeBytes": 3, "mtimeNs": 0, "version": VERSION, "comparedParts": 4, **more}
     return json.dumps({"version": 1, "files": [entry]}).encode()
 
 
@@ -85,6 +93,12 @@ def listed(**more: Any) -> bytes:
         listed(mtimeNs=None),
         listed(mtimeNs=1.5),
         listed(mtimeNs=2**70),
+        listed(version=None),
+        listed(version="../../../../etc"),
+        listed(version="0123"),
+        listed(comparedParts=5),
+        listed(comparedParts=-1),
+        listed(comparedParts=None),
     ],
 )
 def test_a_list_that_could_lead_elsewhere_is_refused(written: bytes) -> None:
@@ -96,4 +110,4 @@ def test_a_list_that_could_lead_elsewhere_is_refused(written: bytes) -> None:
 @pytest.mark.parametrize("paths", [("a", "a"), ("a", "a/b"), ("a/b/c", "a")])
 def test_two_files_at_one_place_are_refused(paths: tuple[str, str]) -> None:
     with pytest.raises(Failed):
-        read_list(written_list([PartedFile(path, 1, 1, 0) for path in paths]))
+        read_list(written_list([PartedFile(path, 1, 1, 0, VERSION) for path in paths]))
