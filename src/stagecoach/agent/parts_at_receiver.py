@@ -66,11 +66,11 @@ class PartsAtReceiver:
             raise _refusal(status)
         return Arrived(int(headers.get("Content-Length") or -1), (headers.get("ETag") or "").strip('"'))
 
-    def stored_list(self) -> list[PartedFile]:
-        """The last word of an earlier try; none where there was none, or none that can be read."""
+    def stored_list(self) -> list[PartedFile] | None:
+        """The last word of an earlier try, of no files where it cannot be read; None: there was no such try."""
         status, _, body = self._ask("GET", LIST_NAME)
         if status == HTTPStatus.NOT_FOUND:
-            return []
+            return None
         if status != HTTPStatus.OK:
             raise _refusal(status)
         try:

@@ -37,6 +37,8 @@ class PartsCheck:
         self._connect = connect
         self._compared_before = dict.fromkeys(range(1, len(self._files) + 1), 0)
         self._stored: bytes | None = None
+        self.has_begun = False
+        """The receiver has a list, so there may be parts too: it is stored before them."""
         self.missing = {PartName(number, part) for number, file in enumerate(self._files, 1) for part in range(1, file.count + 1)}
         self.size_bytes = sum(file.size_bytes for file in self._files)
 
@@ -73,7 +75,7 @@ class PartsCheck:
     async def recall(self) -> Trouble | None:
         """What an earlier try has compared of the very same files: where such parts are gone, they are joined already."""
 
-        def fetch() -> list[PartedFile]:
+        def fetch() -> list[PartedFile] | None:
             with self._connect() as receiver:
                 return receiver.stored_list()
 
@@ -81,7 +83,8 @@ class PartsCheck:
             stored = await in_thread(fetch, "stagecoach-parts")
         except ReceiverRefuses as refused:
             return _trouble(refused)
-        for number, (file, before) in enumerate(zip(self._files, stored, strict=False), 1):
+        self.has_begun = stored is not None
+        for number, (file, before) in enumerate(zip(self._files, stored or [], strict=False), 1):
             if replace(before, compared_parts=0) == file:
                 self._compared_before[number] = before.compared_parts
         return None

@@ -64,7 +64,7 @@ class PartsCopy(Copy):
         return replace(progress, files_done=self.progress.files_done, current_file=current)
 
     async def _attempt(self, attempt: int, survey: Survey, told: Callable[[Progress], None]) -> Trouble | None:
-        trouble = await self._check.recall() or await self._look()
+        trouble = await self._check.recall() or (await self._look() if self._check.has_begun else await self._check.say())
         if trouble is not None or not self._check.missing:
             return trouble
         self._already_bytes = self._check.arrived_bytes
