@@ -29,7 +29,7 @@ from stagecoach.mover.stagecoach_mover import Failed, Handle
 _PIECE_BYTES = 512 * 1024
 _LEAST_PIECE_BYTES = 4096
 # rclone waits for the receiver while it holds a connection open; whoever stops altogether is ended with the server.
-_SILENT_SECONDS = 24 * 3600.0
+_SILENT_SECONDS = 86_400.0
 _RANGE = re.compile(r"bytes=(\d{1,20})-(\d{0,20})")
 _PART = re.compile(r"([1-9]\d{0,8})-([0-9a-f]+)/(\d{6})")
 
@@ -74,7 +74,7 @@ class PartsSource:
     """Serves between ``start`` and ``stop``. Sources are numbered from 1, as their folders are."""
 
     def __init__(self, sources: Sequence[Source], rate_bytes_per_second: int | None = None) -> None:
-        self._sources: Mapping[int, Source] = dict(enumerate(sources, 1))
+        self._sources = dict(enumerate(sources, 1))
         self._secret = secrets.token_urlsafe(32)
         self._pace = Pace(rate_bytes_per_second)
         self._ended = threading.Event()
@@ -139,8 +139,7 @@ class PartsSource:
         wanted = sorted(self._wanted)
         if inside == "":
             return [f"{self.file(number).folder(number)}/" for number in sorted({name.file for name in wanted})]
-        found = [part_name(name.part) for name in wanted if f"{self.file(name.file).folder(name.file)}/" == inside]
-        return found or None
+        return [part_name(name.part) for name in wanted if f"{self.file(name.file).folder(name.file)}/" == inside] or None
 
     def part(self, path: str) -> PartName | None:
         """What a path names; None for anything that is not wanted."""
@@ -187,8 +186,8 @@ class PartsSource:
 
     def _inside(self, path: str) -> str | None:
         parts = path.split("/", 2)
-        is_known = len(parts) == 3 and parts[0] == "" and secrets.compare_digest(parts[1].encode(), self._secret.encode())
-        return parts[2] if is_known else None
+        is_path = len(parts) == 3 and parts[0] == ""
+        return parts[2] if is_path and secrets.compare_digest(parts[1].encode(), self._secret.encode()) else None
 
     def _pieces(self, source: Source, part: int, begin: int, end: int, *, is_whole: bool) -> Iterator[memoryview]:
         file = source.open()
@@ -222,7 +221,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """rclone has hung up, or the source is gone: its job tells of it."""
+        """rclone has hung up, or the source is gone: its job tells."""
 
 
 class _Handler(BaseHTTPRequestHandler):
