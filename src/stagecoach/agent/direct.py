@@ -12,16 +12,21 @@ from pydantic import ValidationError
 from stagecoach.agent.arrivals import Arrivals, arrival
 from stagecoach.agent.command_secrets import CommandSecrets
 from stagecoach.agent.journal import Ending, Entry
+from stagecoach.agent.moving import KEEP_UNFINISHED_SECONDS
+from stagecoach.agent.one_sending import Standing
+from stagecoach.agent.part_digests import KeptDigests
+from stagecoach.agent.parts import PartRule
 from stagecoach.agent.placing import Placed, place
 from stagecoach.agent.rclone_at_hand import RcloneAtHand
 from stagecoach.agent.rclone_program import usable_rclone
 from stagecoach.agent.receiver_address import ReceiverAddress
 from stagecoach.agent.receiving import Receiving
-from stagecoach.agent.sending import Sender, Standing
+from stagecoach.agent.sending import Sender
 from stagecoach.agent.state_directory import StateDirectory
 from stagecoach.agent.stopping import Work
 from stagecoach.agent.threads import in_thread
 from stagecoach.core.errors import SettingsError, StagecoachError
+from stagecoach.core.nodes import JOINS_PARTS
 from stagecoach.mover.stagecoach_mover import Failed
 from stagecoach.wire.agent import Receiver
 from stagecoach.wire.direct_commands import PlaceSpec
@@ -43,24 +48,30 @@ class DirectRoad:
         address: ReceiverAddress | None,
         *,
         tell: Callable[[str, Standing], None],
+        rule: PartRule | None = None,
     ) -> None:
         self.secrets = CommandSecrets(state.path / "secrets")
         self.arrivals = Arrivals(receive, state.path / "arrivals")
         self.rclone = RcloneAtHand(state.path / "rclone", roots=[Path(send)])
         self.receiving = Receiving(address, directory=state.path / "receiver", receive=Path(receive), arrivals=self.arrivals)
-        self._sender = Sender(Path(send), state.path / "certificates", self.rclone, tell)
+        self._sent_parts = KeptDigests(state.path / "sent-parts")
+        self._sender = Sender(Path(send), state.path / "certificates", self._sent_parts, self.rclone, tell, rule=rule)
         self._can_send = False
 
     @property
     def kinds(self) -> list[str]:
         """Of commands that can be carried out here."""
         sends = [SEND, SEND_TO_STORE] if self._can_send else []
-        return [PLACE, *sends, *([RECEIVE] if self.receiving.is_offered else [])]
+        return [PLACE, JOINS_PARTS, *sends, *([RECEIVE] if self.receiving.is_offered else [])]
 
     @property
     def receiver(self) -> Receiver | None:
         """Where others reach this node, while they can."""
         return self.receiving.told
+
+    def forget_old(self, now: float) -> None:
+        """What was kept for going on with transfers that nobody went on with. ``now`` in epoch seconds. Raises OSError."""
+        self._sent_parts.forget_older_than(KEEP_UNFINISHED_SECONDS, now)
 
     def health(self) -> list[str]:
         """Sentences for the node's owner."""

@@ -33,6 +33,8 @@ class Errand:
     name: str | None
     rate_bytes_per_second: int | None
     to_receiver: bool
+    in_parts: bool = False
+    """Whether who receives can join large files that come in parts."""
 
     def destination(self, certificate_file: Path | None) -> Destination:
         """As rclone is told."""
@@ -61,7 +63,7 @@ class Errand:
 
 def errand_of_send(spec: SendSpec, secret: Secret) -> Errand:
     """To another node's receiver. A file keeps its own name on the way: what it is called is decided where it arrives."""
-    return _errand(spec, secret, None, to_receiver=True)
+    return replace(_errand(spec, secret, None, to_receiver=True), in_parts=spec.in_parts)
 
 
 def errand_of_send_to_store(spec: SendToStoreSpec, secret: Secret) -> Errand:

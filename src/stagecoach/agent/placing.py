@@ -1,4 +1,5 @@
-"""The command ``place``: what has arrived in the hidden folder is counted, made durable, and moved to its target at once.
+"""The command ``place``: what has arrived in the hidden folder is joined where it came in parts, counted, made durable, and
+moved to its target at once.
 
 The old file stands until the new one takes its name. Before the move a note says what is about to stand at the target, so
 that a repeat after a crash knows its own work. Blocking: to be called in a thread.
@@ -13,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from stagecoach.agent.arrivals import Arrival, Arrivals
+from stagecoach.agent.joining import join_parts
 from stagecoach.mover.stagecoach_mover import (
     DIRECTORY_FLAGS,
     Failed,
@@ -50,6 +52,7 @@ def place(arrivals: Arrivals, one: Arrival, expected: Placed) -> Placed:
             folder = Handle(os.open(one.hidden, DIRECTORY_FLAGS, dir_fd=there.descriptor))
         except FileNotFoundError:
             raise Failed("size_mismatch", "Nothing of the transfer is on the node any more.") from None
+        join_parts(folder, is_directory=one.is_directory, most_bytes=expected.size_bytes)
         names = _counted(folder, expected, one)
         mode = arrivals.require_free(one)
         if one.is_directory:

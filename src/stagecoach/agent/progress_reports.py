@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stagecoach.agent.journal import Journal
-from stagecoach.agent.sending import Standing
+from stagecoach.agent.one_sending import Standing
 from stagecoach.agent.service import GONE, AgentService
 from stagecoach.client.asking import Clock
 from stagecoach.client.errors import ServiceError

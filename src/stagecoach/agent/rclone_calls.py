@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from stagecoach.agent.parts import FOLDER
 
 # So long a receiver may believe what it has read of a directory, digests of the files in it included.
 RECEIVER_BELIEVES_SECONDS = 1
@@ -20,9 +22,12 @@ _SMALL_FILES_AT_ONCE = 16
 _TRIES_OF_A_PART = 3
 _TRIES_OF_A_FILE = 1
 _CONNECT_SECONDS = 15
+# Of a large file, each one PUT: nothing of them is held in memory but what is being read.
+_LARGE_FILES_PARTS_AT_ONCE = 8
 _LEAST_PATIENCE_SECONDS = 60.0
 # The receiver reads a file again for its digest before it answers; slower disks than this are not expected.
 _SLOWEST_DIGEST_BYTES_PER_SECOND = 100e6
+_LONGEST_PUT = "5Gi"
 _GLOB_SIGNS = re.compile(r"([\\*?\[\]{}])")
 
 
@@ -111,16 +116,53 @@ def file_copy(source: Path, destination: Destination, name: str, config: Mapping
     }
 
 
-def directory_copy(source: Path, destination: Destination, config: Mapping[str, object]) -> tuple[str, dict[str, Any]]:
-    """Method and parameters. What is there already with the same digest is not sent again."""
-    return "sync/copy", {"srcFs": str(source), "dstFs": destination.remote(), "_config": dict(config)}
+def directory_copy(
+    source: Path, destination: Destination, config: Mapping[str, object], *, least_large_bytes: int | None = None
+) -> tuple[str, dict[str, Any]]:
+    """Method and parameters. What is there already with the same digest is not sent again, and files of
+    ``least_large_bytes`` and more are not sent at all."""
+    return "sync/copy", {
+        "srcFs": str(source),
+        "dstFs": destination.remote(),
+        "_config": dict(config),
+        **_smaller_than(least_large_bytes),
+    }
+
+
+def parts_copy(url: str, destination: Destination, limits: Limits, *, part_size_bytes: int) -> tuple[str, dict[str, Any]]:
+    """Method and parameters. All that is listed at ``url`` is sent: what has arrived is not listed there."""
+    remote = destination.remote() | {
+        "upload_cutoff": _LONGEST_PUT,
+        # Each is compared anyway, which reads it again for its digest.
+        "no_head": "true",
+        "_root": f"{destination.remote()['_root']}{FOLDER}/",
+    }
+    # The cap is the server's: it holds for all of them together.
+    uncapped = replace(limits, rate_bytes_per_second=None)
+    config = settings_for(destination, uncapped, largest_bytes=part_size_bytes, one_file=False) | {
+        "Transfers": _LARGE_FILES_PARTS_AT_ONCE,
+        "Checkers": _LARGE_FILES_PARTS_AT_ONCE,
+        # In one piece, from its beginning to its end, so that its digest can be made on the way.
+        "MultiThreadStreams": 1,
+        "NoCheckDest": True,
+        "CheckSum": False,
+    }
+    return "sync/copy", {"srcFs": {"type": "http", "url": url, "_root": ""}, "dstFs": remote, "_config": config}
 
 
 def comparison(
-    source: Path, destination: Destination, config: Mapping[str, object], *, name: str | None
+    source: Path,
+    destination: Destination,
+    config: Mapping[str, object],
+    *,
+    name: str | None,
+    least_large_bytes: int | None = None,
 ) -> tuple[str, dict[str, Any]]:
-    """Method and parameters; of the file ``name`` in ``source`` alone, or of all below."""
-    only = {"_filter": {"IncludeRule": ["/" + _GLOB_SIGNS.sub(r"\\\1", name)]}} if name is not None else {}
+    """Method and parameters; of the file ``name`` in ``source`` alone, or of all below but files of ``least_large_bytes`` and
+    more."""
+    only = _smaller_than(least_large_bytes)
+    if name is not None:
+        only = {"_filter": {"IncludeRule": ["/" + _GLOB_SIGNS.sub(r"\\\1", name)]}}
     return "operations/check", {
         "srcFs": str(source),
         "dstFs": destination.remote(),
@@ -131,3 +173,7 @@ def comparison(
         "_config": dict(config),
         **only,
     }
+
+
+def _smaller_than(least_large_bytes: int | None) -> dict[str, object]:
+    return {"_filter": {"MaxSize": f"{least_large_bytes - 1}B"}} if least_large_bytes is not None else {}

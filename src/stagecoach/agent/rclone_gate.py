@@ -1,12 +1,12 @@
 """What may be asked of rclone: it sees the whole disk and can run commands, so all that is not named here is refused.
 
 Local paths must lie below the node's own directories after links are followed; the other end must be an S3 address, a
-receiver's with TLS. Pure but for the links.
+receiver's with TLS. The agent's own servers of parts are admitted by their very addresses. Pure but for the links.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from stagecoach.core.errors import PathRefused, PermissionRefused
@@ -18,21 +18,27 @@ METHODS = frozenset(
 _PLACES = frozenset({"srcFs", "dstFs"})
 _NAMES = frozenset({"srcRemote", "dstRemote"})
 _CONFIG = frozenset(
-    {"BwLimitFile", "CaCert", "Checkers", "CheckSum", "ConnectTimeout", "LowLevelRetries", "Timeout", "Transfers"}
+    {"BwLimitFile", "CaCert", "Checkers", "CheckSum", "ConnectTimeout", "LowLevelRetries", "MultiThreadStreams"}
+    | {"NoCheckDest", "Timeout", "Transfers"}
 )
 _REMOTE = frozenset(
     {"type", "provider", "endpoint", "access_key_id", "secret_access_key", "chunk_size", "upload_cutoff"}
-    | {"upload_concurrency", "no_check_bucket", "disable_checksum", "use_multipart_etag", "_root"}
+    | {"upload_concurrency", "no_check_bucket", "disable_checksum", "no_head", "use_multipart_etag", "_root"}
 )
-_FILTER = frozenset({"IncludeRule"})
+_FILTER = frozenset({"IncludeRule", "MaxSize"})
 _SECRETS = frozenset({"secret_access_key"})
 
 
-def require_allowed(method: str, parameters: Mapping[str, object], roots: Sequence[Path]) -> None:
-    """Raises PermissionRefused for what is never asked, PathRefused for a path outside ``roots``."""
+def require_allowed(
+    method: str, parameters: Mapping[str, object], roots: Sequence[Path], served: Collection[str] = frozenset()
+) -> None:
+    """``served`` are the addresses of the agent's own servers, to be read from. Raises PermissionRefused for what is never
+    asked, PathRefused for a path outside ``roots``."""
     if method not in METHODS:
         raise PermissionRefused(f"rclone is not asked for {method!r}.")
     for name, value in parameters.items():
+        if name == "srcFs" and any(value == {"type": "http", "url": url, "_root": ""} for url in served):
+            continue
         if name in _PLACES:
             _require_place(value, roots)
         elif name in _NAMES:

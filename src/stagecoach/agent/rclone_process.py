@@ -59,6 +59,7 @@ class RcloneProcess:
         self._roots = tuple(roots)
         self._clock = clock
         self._max_starts = max_starts
+        self._served: set[str] = set()
         self._known: set[str] = set()
         self._redaction = Redaction()
         self._process: BoundProcess | None = None
@@ -107,7 +108,7 @@ class RcloneProcess:
         CommandFailed, with its own words but without secrets, when it answers that it cannot.
         """
         asked = dict(parameters or {})
-        require_allowed(method, asked, self._roots)
+        require_allowed(method, asked, self._roots, self._served)
         self.keep_secret(*secrets_in(asked))
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
@@ -128,6 +129,15 @@ class RcloneProcess:
             sentence = told.get("error") if isinstance(told, dict) else None
             raise CommandFailed(f"rclone: {self.redacted(str(sentence or answer.status_code))}", data={"method": method})
         return told if isinstance(told, dict) else {}
+
+    def admit(self, url: str) -> None:
+        """The address of a server of the agent's own, from which may be read until :meth:`refuse`. Its path is a secret."""
+        self.keep_secret(url.rstrip("/").rpartition("/")[2])
+        self._served.add(url)
+
+    def refuse(self, url: str) -> None:
+        """It is gone."""
+        self._served.discard(url)
 
     def keep_secret(self, *known: str) -> None:
         """From now on none of these stands in what :meth:`redacted` gives back."""

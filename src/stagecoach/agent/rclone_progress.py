@@ -31,13 +31,15 @@ class Progress:
         return min(99, self.bytes_done * 100 // self.bytes_total) if self.bytes_total else 0
 
 
-def progress_of(stats: Mapping[str, Any], before: Progress, *, attempt: int) -> Progress:
-    """From an answer to ``core/stats``. After a crash of the receiver rclone counts bytes again that it has counted."""
+def progress_of(stats: Mapping[str, Any], before: Progress, *, attempt: int, already_bytes: int = 0) -> Progress:
+    """From an answer to ``core/stats``, with ``already_bytes`` that were there before and are not in it.
+
+    After a crash of the receiver rclone counts bytes again that it has counted."""
     under_way = stats.get("transferring") or []
     current = next((str(item.get("name")) for item in under_way if isinstance(item, Mapping) and item.get("name")), None)
     return Progress(
         state="running",
-        bytes_done=max(before.bytes_done, min(_number(stats, "bytes"), before.bytes_total)),
+        bytes_done=max(before.bytes_done, min(already_bytes + _number(stats, "bytes"), before.bytes_total)),
         bytes_total=before.bytes_total,
         # What the other end has already is checked, not sent.
         files_done=max(before.files_done, min(_number(stats, "transfers") + _number(stats, "checks"), before.files_total)),

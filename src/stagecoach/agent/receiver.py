@@ -56,6 +56,8 @@ _FLAGS = (
     *("--auth-proxy", f"./{_PYTHON} -I -S ./{_ANSWER}"),
     # It may have to read a file of terabytes for its digest before it answers.
     *("--server-write-timeout", "24h"),
+    # And a part of gigabytes may come slowly.
+    *("--server-read-timeout", "24h"),
     # A folder stays when the last file in it is removed.
     "--no-cleanup",
     *("--stats", "0"),

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from pathlib import Path
 
 from stagecoach.agent.arrivals import Arrivals, arrival
+from stagecoach.agent.joining_early import join_as_they_come
 from stagecoach.agent.journal import Ending, Entry
 from stagecoach.agent.receiver import Receiver
 from stagecoach.agent.receiver_address import ReceiverAddress
@@ -108,13 +110,18 @@ class Receiving:
                 return Ending(143, "interrupted", _CLOSED)
         key = await self._receiver.open_key(folder, ReceiverKey(secret.access_key_id, secret.secret_access_key, folder))
         self._open[entry.id] = key
+        stopped = threading.Event()
+        joining = asyncio.create_task(in_thread(lambda: join_as_they_come(folder, stopped), "stagecoach-join"))
         try:
             work.started()
             await work.stop.wait()
         finally:
+            stopped.set()
             del self._open[entry.id]
             if work.why is not Stop.AGENT_ENDS:  # then the receiver ends, and all its keys with it
                 await self._close(self._receiver, key)
+            # Whatever comes next in the folder must find it alone there.
+            await joining
         return Ending(143, "interrupted", _CLOSED)
 
     async def _close(self, receiver: Receiver, key: ReceiverKey) -> None:

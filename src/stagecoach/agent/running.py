@@ -19,10 +19,11 @@ from stagecoach.agent.direct import RECEIVE, DirectRoad
 from stagecoach.agent.durable_files import write_document
 from stagecoach.agent.journal import CommandState, Ending, Entry, Journal, transfer_of
 from stagecoach.agent.moving import CANCELLED, Mover
+from stagecoach.agent.one_sending import Standing
+from stagecoach.agent.parts import PartRule
 from stagecoach.agent.progress_reports import ProgressReports
 from stagecoach.agent.receiver_address import ReceiverAddress
 from stagecoach.agent.reports import Reports
-from stagecoach.agent.sending import Standing
 from stagecoach.agent.service import AgentService
 from stagecoach.agent.state_directory import Enrolment, StateDirectory
 from stagecoach.agent.stopping import Stop
@@ -53,6 +54,7 @@ class Agent:
         mover: Mover | None = None,
         checker: Checker | None = None,
         receiver: ReceiverAddress | None = None,
+        rule: PartRule | None = None,
         clock: Clock | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -67,7 +69,12 @@ class Agent:
         places = {"send": Path(enrolment.send), "receive": Path(enrolment.receive)}
         self._checker = checker or Checker(enrolment.server, places)
         self.direct = DirectRoad(
-            state, enrolment.send, enrolment.receive, receiver, tell=lambda command_id, standing: self._told(command_id, standing)
+            state,
+            enrolment.send,
+            enrolment.receive,
+            receiver,
+            tell=lambda command_id, standing: self._told(command_id, standing),
+            rule=rule,
         )
         self._wait_seconds = min(MAX_WAIT_SECONDS, enrolment.poll_seconds)
         self._clean_due = 0.0

@@ -1,85 +1,61 @@
-"""The commands ``send`` and ``send_to_store``: looks at the way, has rclone copy, compares, and says how it went.
+"""The commands ``send`` and ``send_to_store``: what each is, and what the node has for carrying it out.
 
 Nothing of the other side's key is in an argument, a log or an end.
 """
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import hashlib
-import logging
+import os
 import stat
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from stagecoach.agent.checking import bounded
 from stagecoach.agent.durable_files import write_text
-from stagecoach.agent.errands import Errand, code_of, errand_of_send, errand_of_send_to_store
+from stagecoach.agent.errands import Errand, errand_of_send, errand_of_send_to_store
 from stagecoach.agent.journal import Ending, Entry
 from stagecoach.agent.network_check import Bounds, check_network
-from stagecoach.agent.network_probes import Endpoint, ProbeFailed, pinned_certificate
+from stagecoach.agent.network_probes import Endpoint, pinned_certificate
 from stagecoach.agent.network_report import NetworkReport
+from stagecoach.agent.one_sending import OneSending, Over, Standing
+from stagecoach.agent.part_digests import KeptDigests, identity_of, version_of
+from stagecoach.agent.parts import PartedFile, PartRule, written_list
+from stagecoach.agent.parts_source import Source
 from stagecoach.agent.rates import Rates
 from stagecoach.agent.rclone_at_hand import RcloneAtHand
 from stagecoach.agent.rclone_calls import Destination, Limits
-from stagecoach.agent.rclone_jobs import Copy, Outcome, RcloneJobs
-from stagecoach.agent.rclone_progress import Progress
-from stagecoach.agent.source_survey import UNFIT, Survey, survey_source
+from stagecoach.agent.rclone_copy import Copy
+from stagecoach.agent.rclone_jobs import RcloneJobs
+from stagecoach.agent.source_survey import Survey
 from stagecoach.agent.stopping import Work
-from stagecoach.agent.threads import in_thread
-from stagecoach.core.errors import CommandFailed, RcloneUnavailable
-from stagecoach.mover.stagecoach_mover import Failed, Place, disk_errors
-from stagecoach.wire.agent import MAX_NOTICES, Secret
+from stagecoach.mover.stagecoach_mover import Failed, Handle, Place, disk_errors
+from stagecoach.wire.agent import Secret
 from stagecoach.wire.direct_commands import SendSpec, SendToStoreSpec
-
-_log = logging.getLogger(__name__)
 
 # Two minutes in which a receiver, or its agent, may start again.
 LIMITS = Limits(attempts=8)
-_LOOKS, _LOOK_SECONDS = 2, 120.0
-_LOOK_PAUSE_SECONDS = 2.0
 _CERTIFICATE_SECONDS = 10.0
-# An agent that has just started serves before it has opened its keys again.
-_KEY_TRIES = 3
-_KEY_PAUSE_SECONDS = 2.0
-_UNREACHABLE_STEPS = frozenset({"dns", "tcp", "tls", "request"})
-_MOST_WORDS = 500
-_STOPPED = Ending(143, "interrupted", "The copy was stopped; what has arrived whole stays there and is not sent again.")
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How far a copy is, and what people should know of it."""
-
-    progress: Progress
-    notices: tuple[str, ...] = ()
-    check: dict[str, Any] | None = None
-
-
-class _Over(Exception):
-    """It goes no further; ``ending`` says why."""
-
-    def __init__(self, ending: Ending) -> None:
-        super().__init__(ending.message)
-        self.ending = ending
 
 
 class Sender:
-    """Of one node. ``tell`` hears how far a command is; ``directory`` is for certificates of others."""
+    """Of one node. ``tell`` hears how far a command is; ``directory`` is for certificates of others, ``rule`` says which files go
+    in parts."""
 
     def __init__(
         self,
         send: Path,
         directory: Path,
+        kept: KeptDigests,
         rclone: RcloneAtHand,
         tell: Callable[[str, Standing], None],
         *,
         look: Callable[[Endpoint, Bounds], NetworkReport] = lambda endpoint, bounds: check_network(endpoint, bounds=bounds),
         limits: Limits = LIMITS,
+        rule: PartRule | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._send = send
@@ -89,6 +65,8 @@ class Sender:
         self._tell = tell
         self._look = look
         self._limits = limits
+        self.rule = rule or PartRule()
+        self._kept = kept
         self._clock = clock
 
     async def send(self, entry: Entry, work: Work, secret: Secret | None) -> Ending:
@@ -104,10 +82,10 @@ class Sender:
     async def _run(self, entry: Entry, work: Work, errand: Errand | None) -> Ending:
         if errand is None:
             return Ending(1, "interrupted", "The key did not come with the command, or was lost.")
-        sending = _Sending(self, entry, work, errand, Rates(self._clock))
+        sending = OneSending(self, entry, work, errand, Rates(self._clock))
         try:
             return await sending.run()
-        except _Over as over:
+        except Over as over:
             return replace(over.ending, message=over.ending.message[:1000], result=sending.result())
 
     def source(self, errand: Errand) -> Path:
@@ -146,12 +124,41 @@ class Sender:
         """Of the agent's rclone."""
         return await self._rclone.jobs()
 
-    def begin(self, jobs: RcloneJobs, source: Path, destination: Destination, errand: Errand) -> Copy:
-        """Of one file or of a directory."""
-        limits = replace(self._limits, rate_bytes_per_second=errand.rate_bytes_per_second)
+    def limits_of(self, errand: Errand) -> Limits:
+        """Of its copies."""
+        return replace(self._limits, rate_bytes_per_second=errand.rate_bytes_per_second)
+
+    def begin(
+        self, jobs: RcloneJobs, source: Path, destination: Destination, errand: Errand, least_large_bytes: int | None
+    ) -> Copy:
+        """Of one file or of a directory, there without files of ``least_large_bytes`` and more."""
+        limits = self.limits_of(errand)
         if errand.name is None:
-            return jobs.copy_directory(source, destination, limits=limits)
+            return jobs.copy_directory(source, destination, limits=limits, least_large_bytes=least_large_bytes)
         return jobs.copy_file(source, destination, name=errand.name, limits=limits)
+
+    def sources(self, entry: Entry, errand: Errand, survey: Survey) -> list[Source]:
+        """The large files of ``survey``, to be served in parts. Blocking. Raises OSError, and Failed for too many."""
+        found = []
+        for large in survey.large:
+            path = errand.source_path.rstrip("/") + ("" if survey.one_file else f"/{large.path}")
+            status = large.status
+            part_size = self.rule.part_size_bytes(status.st_size)
+            identity = identity_of(status)
+            path_there = errand.name or large.path
+            file = PartedFile(path_there, status.st_size, part_size, status.st_mtime_ns, version_of(identity))
+            digests = self._kept.of(entry.transfer_id or entry.id, file.path, identity, part_size)
+            found.append(Source(file, identity, digests, functools.partial(self._opened, os.fsencode(path))))
+        written_list([each.file for each in found])
+        return found
+
+    def forget_digests(self, entry: Entry) -> None:
+        """Of a transfer that has arrived. Blocking. Raises OSError."""
+        self._kept.forget(entry.transfer_id or entry.id)
+
+    def _opened(self, path: bytes) -> Handle:
+        with disk_errors("source_missing"):
+            return Handle(Place(str(self._send)).open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, "source_missing"))
 
     def tell(self, entry: Entry, standing: Standing) -> None:
         """Of how far a command is."""
@@ -160,150 +167,3 @@ class Sender:
     def look(self, endpoint: Endpoint, bounds: Bounds) -> NetworkReport:
         """At the way there. Blocking."""
         return self._look(endpoint, bounds)
-
-
-class _Sending:
-    """One command's."""
-
-    def __init__(self, sender: Sender, entry: Entry, work: Work, errand: Errand, rates: Rates) -> None:
-        self._sender = sender
-        self._entry = entry
-        self._work = work
-        self._errand = errand
-        self._rates = rates
-        self._notices: list[str] = []
-        self._check: dict[str, Any] | None = None
-        self._progress = Progress("running", 0, 0, 0, 0)
-
-    def result(self, **more: Any) -> dict[str, Any]:
-        """Of any end, good or bad."""
-        rates = self._rates.ended(self._progress.bytes_done)
-        return {"check": self._check, "rates": rates, "notices": self._notices[:MAX_NOTICES], **more}
-
-    async def run(self) -> Ending:
-        source = await self._unless_stopped(lambda: self._sender.source(self._errand))
-        self._work.started()
-        survey = await self._unless_stopped(lambda: survey_source(source))
-        self._notices = [notice.words[:_MOST_WORDS] for notice in survey.notices]
-        if unfit := [notice.words for notice in survey.notices if notice.kind in UNFIT]:
-            raise _Over(Ending(1, "direct_unfit", f"It cannot go directly, but by way of the staging area: {unfit[0]}"))
-        self._tell(Progress("running", 0, survey.size_bytes, 0, survey.files))
-        await self._look_at_the_way(survey)
-        destination = await self._destination()
-        jobs = await self._sender.jobs()
-        outcome = await self._copy(jobs, source, destination)
-        compared = await self._compare(jobs, source, destination, outcome.survey)
-        return Ending(
-            0,
-            None,
-            f"{survey.files} files were sent" + (" and compared." if compared is not None else "."),
-            self.result(
-                sizeBytes=outcome.survey.size_bytes,
-                files=outcome.survey.files,
-                verified=compared is not None,
-                comparedFiles=compared or 0,
-            ),
-        )
-
-    def _tell(self, progress: Progress) -> None:
-        self._progress = progress
-        self._rates.add(progress.bytes_done)
-        self._sender.tell(self._entry, Standing(progress, tuple(self._notices[:MAX_NOTICES]), self._check))
-
-    async def _look_at_the_way(self, survey: Survey) -> None:
-        bounds = self._errand.bounds(survey.size_bytes)
-        for left in reversed(range(_LOOKS)):
-            try:  # each wait in it is bounded, but answers may come a byte at a time
-                async with asyncio.timeout(_LOOK_SECONDS):
-                    report = await self._unless_stopped(lambda: self._sender.look(self._errand.endpoint, bounds))
-            except TimeoutError:
-                raise self._closed("The receiver hardly answers: the look at the way took too long.") from None
-            self._check = {**bounded(report), "probeBytesPerSecond": report.put_bytes_per_second}
-            self._tell(self._progress)
-            failure = report.failure
-            if failure is None or failure.step not in _UNREACHABLE_STEPS:
-                return  # a probe that took too long is no reason not to send
-            if not left or failure.code in {"wrong_certificate", "wrong_key"}:
-                break
-            if await self._work.stopped_within(_LOOK_PAUSE_SECONDS):
-                raise _Over(_STOPPED)
-        words = next((verdict.words for verdict in report.verdicts if verdict.level == "failure"), "The receiver is not reached.")
-        raise self._closed(words)
-
-    def _closed(self, words: str) -> _Over:
-        # Of an earlier run of the same command bytes may be there: then this is no road that was never open.
-        return _Over(Ending(1, "receiver_lost" if self._entry.has_sent else "receiver_unreachable", words))
-
-    async def _destination(self) -> Destination:
-        try:
-            return self._errand.destination(await self._unless_stopped(lambda: self._sender.certificate_file(self._errand)))
-        except ProbeFailed as failed:
-            raise self._closed(f"The receiver's certificate cannot be fetched ({failed.failure.detail[:200]}).") from None
-
-    async def _copy(self, jobs: RcloneJobs, source: Path, destination: Destination) -> Outcome:
-        self._work.sent()
-        tries = _KEY_TRIES
-        while True:
-            tries -= 1
-            copy = self._sender.begin(jobs, source, destination, self._errand)
-            stopper = asyncio.create_task(self._stop(copy))
-            try:
-                outcome = await copy.run(self._tell)
-            finally:
-                stopper.cancel()
-            trouble = outcome.trouble
-            if trouble is None:
-                return outcome
-            if self._work.stop.is_set():
-                raise _Over(_STOPPED)
-            if trouble.code != "key_refused" or not tries:
-                raise _Over(Ending(1, code_of(trouble), trouble.message))
-            if await self._work.stopped_within(_KEY_PAUSE_SECONDS):
-                raise _Over(_STOPPED)
-
-    async def _stop(self, copy: Copy) -> None:
-        await self._work.stop.wait()
-        copy.stop()
-
-    async def _compare(self, jobs: RcloneJobs, source: Path, destination: Destination, survey: Survey) -> int | None:
-        """How many files were compared; None where the store does not let us."""
-        if self._errand.name is not None and self._errand.name != source.name:
-            self._notices.append("It was not compared again, since it has another name there; the store has checked each part.")
-            return None
-        comparing = asyncio.ensure_future(jobs.compare(source, destination))
-        stopped = asyncio.create_task(self._work.stop.wait())
-        try:
-            await asyncio.wait({comparing, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if not comparing.done():
-                raise _Over(_STOPPED)
-            compared = comparing.result()
-        except RcloneUnavailable as failure:
-            raise _Over(Ending(1, "interrupted", failure.message)) from None
-        except CommandFailed as failure:
-            if not self._errand.to_receiver:
-                self._notices.append(f"It could not be compared: {failure.message}"[:_MOST_WORDS])
-                return None
-            raise _Over(Ending(1, "receiver_lost", failure.message)) from None
-        finally:
-            stopped.cancel()
-            comparing.cancel()
-        now = await in_thread(lambda: survey_source(source))
-        if now.fingerprint != survey.fingerprint:
-            raise _Over(Ending(1, "source_changed", "The source changed while it was sent."))
-        if not compared.equal:
-            names = ", ".join((*compared.differing, *compared.missing, *compared.unread)[:5]) or "fewer files than were sent"
-            raise _Over(Ending(1, "verification_failed", f"What has arrived is not what was sent: {names}."))
-        return compared.compared_files
-
-    async def _unless_stopped(self, blocking: Callable[[], Any]) -> Any:
-        """What it gives or raises; _Over when the command is stopped before."""
-        working = asyncio.ensure_future(in_thread(blocking, "stagecoach-send"))
-        stopped = asyncio.create_task(self._work.stop.wait())
-        try:
-            await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
-                raise _Over(_STOPPED)
-            return working.result()
-        finally:
-            stopped.cancel()
-            working.cancel()

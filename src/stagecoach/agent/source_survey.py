@@ -12,13 +12,15 @@ import re
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 
+from stagecoach.agent.parts import FOLDER
 from stagecoach.core.errors import FileMissing, NotAFile
 
 _EXAMPLES = 5
-_RESERVED = (".rclone_temp_", ".rclone_multipart_upload_", ".stagecoach-check-")
+_RESERVED = (".rclone_temp_", ".rclone_multipart_upload_", ".stagecoach-check-", FOLDER)
 # Control characters, which no list in XML can hold, and the signs by which rclone writes and quotes them in its own names.
 _NOT_CARRIED = re.compile("[\\x00-\\x1f\\x7f\u201b\u2400-\u2426\\udc80-\\udcff]")
 UNFIT = frozenset({"reserved_name", "name_not_carried"})
@@ -51,8 +53,17 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class LargeFile:
+    """``path`` is the file's below the source; of a source that is a file, its name."""
+
+    path: str
+    status: os.stat_result
+
+
+@dataclass(frozen=True, slots=True)
 class Survey:
-    """What is sent, counted, and what is not. ``fingerprint`` is another one when a name, a size or a time has changed."""
+    """What is sent, counted, and what is not. ``fingerprint`` is another one when a name, a size or a time has changed.
+    ``large`` are those files that go in parts, in the order of their names."""
 
     files: int
     size_bytes: int
@@ -60,10 +71,24 @@ class Survey:
     notices: tuple[Notice, ...]
     one_file: bool
     fingerprint: str = ""
+    large: tuple[LargeFile, ...] = ()
+    largest_rest_bytes: int = 0
+
+    def without_large(self) -> Survey:
+        """What is sent beside ``large``."""
+        if not self.large:
+            return self
+        size_bytes = self.size_bytes - sum(file.status.st_size for file in self.large)
+        return replace(
+            self, files=self.files - len(self.large), size_bytes=size_bytes, largest_bytes=self.largest_rest_bytes, large=()
+        )
 
 
 class _Counting:
-    def __init__(self) -> None:
+    def __init__(self, least_large_bytes: int | None) -> None:
+        self._least_large_bytes = least_large_bytes
+        self.large: list[tuple[str, os.stat_result]] = []
+        self.largest_rest_bytes = 0
         self.counts: Counter[str] = Counter()
         self.examples: defaultdict[str, list[str]] = defaultdict(list)
         self.files = self.size_bytes = self.largest_bytes = 0
@@ -90,19 +115,35 @@ class _Counting:
         self.files += 1
         self.size_bytes += status.st_size
         self.largest_bytes = max(self.largest_bytes, status.st_size)
+        if self._least_large_bytes is not None and status.st_size >= self._least_large_bytes:
+            self.large.append((path, status))
+        else:
+            self.largest_rest_bytes = max(self.largest_rest_bytes, status.st_size)
 
     def survey(self, root: str, *, one_file: bool) -> Survey:
         notices = tuple(
             Notice(kind, count, tuple(os.path.relpath(example, root) for example in self.examples[kind]))
             for kind, count in sorted(self.counts.items())
         )
-        return Survey(self.files, self.size_bytes, self.largest_bytes, notices, one_file, f"{self.fingerprint:032x}")
+        large = tuple(LargeFile(os.path.relpath(path, root), status) for path, status in sorted(self.large, key=itemgetter(0)))
+        return Survey(
+            self.files,
+            self.size_bytes,
+            self.largest_bytes,
+            notices,
+            one_file,
+            f"{self.fingerprint:032x}",
+            large,
+            self.largest_rest_bytes,
+        )
 
 
-def survey_source(source: Path) -> Survey:
-    """Blocking, for a thread: it reads every directory below. Raises FileMissing, and NotAFile for what is neither
-    a regular file nor a directory."""
-    counting = _Counting()
+def survey_source(source: Path, least_large_bytes: int | None = None) -> Survey:
+    """Blocking, for a thread: it reads every directory below. Files of ``least_large_bytes`` and more are listed.
+
+    Raises FileMissing, and NotAFile for what is neither a regular file nor a directory.
+    """
+    counting = _Counting(least_large_bytes)
     try:
         status = source.lstat()
     except OSError as error:
@@ -151,6 +192,8 @@ def _entries(root: str, counting: _Counting) -> Iterator[os.DirEntry[str]]:
             if entry.is_dir(follow_symlinks=False):
                 if _NOT_CARRIED.search(entry.name):
                     counting.notice("name_not_carried", entry.path)
+                if entry.name.startswith(FOLDER):
+                    counting.notice("reserved_name", entry.path)
                 waiting.append(entry.path)
             else:
                 yield entry

@@ -7,6 +7,7 @@
     commands/ID.json    what it was told to do (``journal``)
     moves/TRANSFER/     the mover's state directory of one transfer
     arrivals/           notes of what arrives by the direct road (``arrivals``)
+    sent-parts/         digests of the parts of large files that are being sent (``part_digests``)
     secrets/ID.json     the key that came with a command, while it runs (``command_secrets``)
     receiver/ rclone/   of the two programs of the direct road; certificates/ are other nodes'
 

@@ -82,6 +82,7 @@ class Workshop:
     def clean_up(self, now: float) -> None:
         """Forgets what is old: commands, and what transfers that never went on have left."""
         self._journal.forget_old()
+        self._direct.forget_old(now)
         for transfer_id in {*self._mover.old_transfers(now), *self._direct.arrivals.old_transfers(now)}:
             if not self._is_wanted(transfer_id):
                 self._later(self._discard(transfer_id))

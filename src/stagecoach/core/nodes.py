@@ -146,6 +146,8 @@ class CommandKind(StrEnum):
     """Copy to a store that the node's owner has named."""
 
 
+JOINS_PARTS = "join_parts"
+"""Said among the kinds by agents whose ``place`` joins large files that have come in parts."""
 FIRST_KINDS = frozenset({CommandKind.MOVE, CommandKind.CHECK_NETWORK, CommandKind.DISCARD})
 """What agents can do that say nothing of it."""
 SIDE_KINDS = frozenset({CommandKind.RECEIVE, CommandKind.PLACE, CommandKind.DISCARD})

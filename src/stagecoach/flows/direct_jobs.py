@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 
 from stagecoach.core.errors import SubmissionRefused
-from stagecoach.core.nodes import CommandKind, node_id_of
+from stagecoach.core.nodes import JOINS_PARTS, CommandKind, node_id_of
 from stagecoach.core.transfer import Transfer
 from stagecoach.database.node_commands import NodeCommands
 from stagecoach.database.nodes import Nodes
@@ -38,6 +38,7 @@ async def job_of_leg(
         "folder": "",
         "fileName": None if is_directory else posixpath.basename(relay.real_path),
         "rateLimitBytesPerSecond": leg.rate_limit_bytes_per_second,
+        "inParts": JOINS_PARTS in node.kinds,
     }
     return CommandKind.SEND, spec, sealed
 

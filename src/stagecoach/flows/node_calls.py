@@ -1,7 +1,7 @@
 """The open questions of nodes' agents in this process: each waits until there is something to tell, and not for ever.
 
 Who puts something into a queue wakes the question at once where this process has it; for the others one poller a
-process asks the database once a second about all of them. No question holds a connection while it waits.
+process asks the database three times a second about all of them. No question holds a connection while it waits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from stagecoach.database.node_commands import NodeCommands
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 0.3
 
 
 class Call:

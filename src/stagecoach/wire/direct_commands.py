@@ -36,7 +36,8 @@ class ReceiveSpec(Shape):
 class SendSpec(Shape):
     """``send``: copy what is at ``sourcePath`` into the receiver's folder, and compare.
 
-    One file is stored as ``<folder>/<fileName>``, a directory's files below ``<folder>/``.
+    One file is stored as ``<folder>/<fileName>``, a directory's files below ``<folder>/``. With ``inParts`` files of 128 MiB and
+    more are stored as ``<folder>/.stagecoach-parts/<file>/<part>``, and last their list, by which ``place`` joins them.
     """
 
     transfer_id: Id
@@ -47,6 +48,7 @@ class SendSpec(Shape):
     folder: str = ""
     file_name: str | None = Field(default=None, description="Of one file: the last name of the target. Null of a directory.")
     rate_limit_bytes_per_second: Rate | None = None
+    in_parts: bool = Field(default=False, description="Who receives can join large files that come in parts.")
 
 
 class SendResult(Shape):

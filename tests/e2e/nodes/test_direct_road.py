@@ -25,6 +25,8 @@ from tests.e2e.testbed import Testbed, wait_until
 MIB = 1024 * 1024
 FILES = 5000
 FOLDER = "direct"
+# In parts of 16 MiB, eight of which are under way at once.
+LARGE = 640 * MIB
 
 
 class Road:
@@ -82,6 +84,12 @@ class Road:
         count: int = ask(self.testbed.environment["WAN_CONTROL"])["counts"]["from_a"]["bytes"]
         return count
 
+    def offer_file(self, name: str, size_bytes: int) -> None:
+        with (self.a.send / name).open("wb") as file:
+            for _ in range(size_bytes // MIB):
+                file.write(os.urandom(MIB))
+        os.chown(self.a.send / name, self.a.owner.uid, self.a.owner.uid)
+
     def offer_tree(self, name: str, files: int, size_bytes: int) -> Path:
         top = self.a.send / name
         shutil.rmtree(top, ignore_errors=True)
@@ -127,10 +135,7 @@ def road(testbed: Testbed, alices: Node, bobs: Node) -> Iterator[Road]:
 
 
 def test_a_large_file_goes_straight_over_the_wide_area(road: Road) -> None:
-    with (road.a.send / "large.bin").open("wb") as file:
-        for _ in range(64):
-            file.write(os.urandom(16 * MIB))
-    os.chown(road.a.send / "large.bin", road.a.owner.uid, road.a.owner.uid)
+    road.offer_file("large.bin", 1024 * MIB)
     before = road.sent_bytes()
     transfer_id = road.begin("large.bin")
     assert road.show(transfer_id)["road"] == "direct"
@@ -178,17 +183,60 @@ def test_after_a_stop_only_what_is_missing_is_sent(road: Road) -> None:
     assert road.sent_bytes() - before < files * size * 1.35
 
 
+def test_after_a_stop_only_what_is_missing_of_a_large_file_is_sent(road: Road) -> None:
+    road.offer_file("halved.bin", LARGE)
+    before = road.sent_bytes()
+    transfer_id = road.begin("halved.bin", road="direct")
+    road.wait_for_bytes(transfer_id, LARGE // 2)
+    assert road.a.owner.http.post(f"/transfers/{transfer_id}/stop").status_code == 200
+    transfer = road.wait(transfer_id)
+    assert (transfer["state"], transfer["code"]) == ("failed", "stopped"), transfer
+    wait_until(lambda: unchanged(road.sent_bytes), 60, "nothing is sent any more")
+    assert road.sent_bytes() - before > LARGE // 2
+    assert not (road.arrived / "halved.bin").exists()
+    assert road.a.owner.http.post(f"/transfers/{transfer_id}/retry").is_success
+    transfer = road.wait(transfer_id)
+    assert transfer["state"] == "done", transfer
+    road.require_arrived("halved.bin")
+    assert road.sent_bytes() - before < LARGE * 1.35
+
+
 def unchanged(count: Callable[[], int]) -> bool:
     before = count()
     time.sleep(1.0)  # what is looked for is that nothing happens in it
     return count() - before < MIB
 
 
-@pytest.mark.parametrize("victim", ["sending agent", "receiving agent", "sending rclone", "receiver", "service"])
+VICTIMS = ["sending agent", "receiving agent", "sending rclone", "receiver", "service"]
+
+
+@pytest.mark.parametrize("victim", VICTIMS)
 def test_a_kill_in_the_middle_is_no_end(testbed: Testbed, road: Road, victim: str) -> None:
     road.offer_tree("killed", 40, 4 * MIB)
     transfer_id = road.begin("killed", archive="tar", road="direct")
     road.wait_for_bytes(transfer_id, 40 * MIB)
+    kill(testbed, road, victim)
+    transfer = road.wait(transfer_id)
+    assert transfer["state"] == "done", transfer
+    assert transfer["road"] == "direct"
+    road.require_arrived("killed")
+
+
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_a_kill_in_the_middle_of_a_large_file_costs_what_was_under_way(testbed: Testbed, road: Road, victim: str) -> None:
+    road.offer_file("shot.bin", LARGE)
+    before = road.sent_bytes()
+    transfer_id = road.begin("shot.bin", road="direct")
+    road.wait_for_bytes(transfer_id, LARGE // 2)
+    kill(testbed, road, victim)
+    transfer = road.wait(transfer_id)
+    assert (transfer["state"], transfer["road"]) == ("done", "direct"), transfer
+    road.require_arrived("shot.bin")
+    assert road.sent_bytes() - before < LARGE * 1.35
+
+
+def kill(testbed: Testbed, road: Road, victim: str) -> None:
+    """With SIGKILL. Agents and the service are started again; the rest is their affair."""
     if victim == "sending agent":
         road.a.kill_agent()
     elif victim == "receiving agent":
@@ -202,10 +250,6 @@ def test_a_kill_in_the_middle_is_no_end(testbed: Testbed, road: Road, victim: st
         os.kill(pid, signal.SIGKILL)
     if victim.endswith("agent"):
         nodes_up(testbed)
-    transfer = road.wait(transfer_id)
-    assert transfer["state"] == "done", transfer
-    assert transfer["road"] == "direct"
-    road.require_arrived("killed")
 
 
 def test_where_no_road_is_open_it_arrives_by_the_staging_area_and_says_why(testbed: Testbed, road: Road) -> None:
@@ -223,6 +267,16 @@ def test_where_no_road_is_open_it_arrives_by_the_staging_area_and_says_why(testb
     assert insisted["retryUntil"]
     assert road.a.owner.http.delete(f"/transfers/{insisted['id']}").is_success
     wait_until(lambda: not road.b.hidden_files(), 60, "nothing is hidden")
+
+
+def test_a_directory_with_large_files_goes_straight(road: Road) -> None:
+    top = road.offer_tree("mixed", 50, 10_000)
+    for name in ("mixed/day 1/large é.bin", "mixed/other [1].bin"):
+        road.offer_file(name, 150 * MIB)
+    transfer = road.wait(road.begin("mixed", archive="tar", road="direct"))
+    assert (transfer["state"], transfer["fileCount"]) == ("done", 52), transfer
+    assert transfer["sizeBytes"] == sum(path.stat().st_size for path in top.rglob("*") if path.is_file())
+    road.require_arrived("mixed")
 
 
 def test_names_that_cannot_go_straight_go_by_the_staging_area(road: Road) -> None:

@@ -14,6 +14,7 @@ import httpx
 from tests.fakes.node_service import TOKEN, NodeService, QueuedCommand
 
 from stagecoach.agent.enrolling import enrol
+from stagecoach.agent.parts import PartRule
 from stagecoach.agent.receiver_address import ReceiverAddress
 from stagecoach.agent.running import Agent
 from stagecoach.agent.state_directory import StateDirectory
@@ -39,7 +40,7 @@ async def soon(condition: Callable[[], object], seconds: float = 40.0) -> None:
 class DirectNode:
     """One node. Its service says what a test queues."""
 
-    def __init__(self, folder: Path, *, receives: bool = True) -> None:
+    def __init__(self, folder: Path, *, receives: bool = True, rule: PartRule | None = None) -> None:
         self.folder = folder
         self.send, self.receive = folder / "send", folder / "receive"
         for directory in (self.send, self.receive):
@@ -49,6 +50,7 @@ class DirectNode:
         self.state.prepare()
         self.address = ReceiverAddress(HOST, free_port()) if receives else None
         self.agent: Agent | None = None
+        self.rule = rule
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Agent]:
@@ -56,7 +58,7 @@ class DirectNode:
         transport = httpx.ASGITransport(self.service.app)
         known = self.state.enrolment() or await enrol(self.state, URL, TOKEN, self.send, self.receive, transport=transport)
         stop = asyncio.Event()
-        agent = self.agent = Agent(self.state, known, transport=transport, receiver=self.address)
+        agent = self.agent = Agent(self.state, known, transport=transport, receiver=self.address, rule=self.rule)
         polls = len(self.service.polls)
         task = asyncio.create_task(agent.run(stop))
         try:

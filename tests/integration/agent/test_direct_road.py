@@ -55,7 +55,9 @@ async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
 
 async def test_agents_say_what_they_can(pair: Pair) -> None:
     assert pair.a.service.polls[-1].receiver is None
-    assert set(pair.a.service.polls[-1].kinds) == {"move", "discard", "check_network", "send", "send_to_store", "place"}
+    assert set(pair.a.service.polls[-1].kinds) == {
+        *("move", "discard", "check_network", "send", "send_to_store", "place", "join_parts")
+    }
     assert "receive" in pair.b.service.polls[-1].kinds
     assert pair.b.endpoint["port"] == pair.b.address.port  # type: ignore[union-attr]
     assert not pair.b.service.polls[-1].health

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from stagecoach.agent.rclone_calls import Destination, Limits, comparison, directory_copy, file_copy, settings_for
+from stagecoach.agent.rclone_calls import Destination, Limits, comparison, directory_copy, file_copy, parts_copy, settings_for
 from stagecoach.agent.rclone_gate import require_allowed, secrets_in
 from stagecoach.agent.rclone_progress import Progress, movement_of, progress_of
 from stagecoach.agent.rclone_words import meaning_of
@@ -84,6 +85,39 @@ def test_what_the_jobs_ask_passes_the_gate(tmp_path: Path) -> None:
     ):
         require_allowed(method, parameters, [tmp_path])
         assert list(secrets_in(parameters)) == ["the secret"]
+
+
+SERVED = "http://127.0.0.1:4711/a-secret/"
+
+
+def test_parts_are_read_from_our_own_server_and_from_no_other(tmp_path: Path) -> None:
+    limits = Limits(rate_bytes_per_second=1000)
+    method, parameters = parts_copy(SERVED, TO, limits, part_size_bytes=2**30)
+    require_allowed(method, parameters, [], {SERVED})
+    assert parameters["dstFs"]["_root"] == "data/run/1/.stagecoach-parts/"
+    assert "BwLimitFile" not in parameters["_config"]
+    assert list(secrets_in(parameters)) == ["the secret"]
+    with pytest.raises(PermissionRefused):
+        require_allowed(method, parameters, [tmp_path])
+    for change in (
+        {"url": "http://127.0.0.1:4711/another/"},
+        {"url": f"{SERVED}below/"},
+        {"url": "http://169.254.169.254/"},
+        {"headers": "a,b"},
+        {"_root": "../"},
+    ):
+        with pytest.raises(PermissionRefused):
+            require_allowed(method, {**parameters, "srcFs": {**parameters["srcFs"], **change}}, [tmp_path], {SERVED})
+    with pytest.raises(PermissionRefused):
+        require_allowed("sync/copy", {"srcFs": str(tmp_path), "dstFs": parameters["srcFs"]}, [tmp_path], {SERVED})
+
+
+@pytest.mark.parametrize("ask", [directory_copy, comparison])
+def test_large_files_can_be_left_out(tmp_path: Path, ask: Any) -> None:
+    more = {"name": None} if ask is comparison else {}
+    _, parameters = ask(tmp_path, TO, {}, least_large_bytes=2**27, **more)
+    require_allowed("sync/copy", parameters, [tmp_path])
+    assert parameters["_filter"] == {"MaxSize": "134217727B"}
 
 
 def test_trap_2_the_place_to_write_to_ends_in_a_slash() -> None:

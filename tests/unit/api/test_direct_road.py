@@ -14,7 +14,7 @@ from tests.unit.api.test_node_relays import begin, enrolled, on, seen
 from stagecoach.core.nodes import CommandKind
 
 ADDRESS = {"host": "vault.example.org", "port": 8443, "certificateSha256": "0" * 64}
-SAYS = {"kinds": [kind.value for kind in CommandKind], "receiver": ADDRESS, "capacity": 8}
+SAYS: dict[str, Any] = {"kinds": [kind.value for kind in CommandKind], "receiver": ADDRESS, "capacity": 8}
 SEND = {
     "sourcePath": "/run1/out.bin",
     "isDirectory": False,
@@ -74,9 +74,23 @@ async def test_commands_carry_what_both_ends_need_and_keys_are_shown_to_agents_a
         "folder": "",
         "fileName": "out.bin",
         "rateLimitBytesPerSecond": 10**6,
+        "inParts": False,
     }
     listed = (await alice.get(f"/nodes/{sender.node_id}/commands")).text + (await alice.get(f"/transfers/{transfer['id']}")).text
     assert send["secret"]["secretAccessKey"] not in listed
+
+
+async def test_parts_are_sent_to_whom_can_join_them_and_to_nobody_else(
+    alice: httpx.AsyncClient, sender: NodeAgent, receiver: NodeAgent, world: World
+) -> None:
+    says = {**SAYS, "kinds": [*SAYS["kinds"], "join_parts", "of a later version".replace(" ", "_")]}
+    await receiver.poll(**says)
+    await straight(alice, sender, receiver)
+    (receive,) = (await receiver.poll(**says))["commands"]
+    await receiver.started(receive["id"])
+    await world.work(2)
+    (send,) = (await sender.poll(**SAYS))["commands"]
+    assert send["spec"]["inParts"] is True
 
 
 async def test_progress_and_the_network_check_are_shown(
