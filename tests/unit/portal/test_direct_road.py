@@ -109,6 +109,7 @@ async def test_what_was_found_of_the_way_and_how_fast_it_went_is_on_the_transfer
     await alice.open("/portal/send")
     await alice.send("/portal/send", **ends(sender, receiver))
     page = alice.page.url.path
+    assert "lab will send the file straight to vault" in alice.text, "nodes are called as their owner calls them"
     assert "To the receiving node" not in alice.text
     (receive,) = (await receiver.poll(**SAYS))["commands"]
     await receiver.started(receive["id"])
