@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 from tests.fakes.node_agent import NodeAgent
 from tests.fakes.world import World
-from tests.unit.portal.conftest import Browser
+from tests.unit.portal.conftest import Browser, with_token
 from tests.unit.portal.test_nodes import path_of, register, token_of
 
 from stagecoach.core.audit_log import AuditFilter
@@ -232,3 +232,14 @@ async def test_what_a_store_cannot_be_is_told_and_all_but_the_secret_is_kept(
 
 async def test_nobody_else_sends_from_it(bob: Browser, sender: NodeAgent) -> None:
     await bob.open(path_of(sender, "/store"), 404)
+
+
+async def test_who_may_only_look_has_no_form(application: FastAPI, alice: Browser, sender: NodeAgent) -> None:
+    await alice.open("/portal/tokens")
+    await alice.send("/portal/tokens", 201, name="looks", days="3", **{"scope-nodes:read": "yes", "scope-transfers:read": "yes"})
+    token = re.search(r"sct_[A-Za-z0-9_-]+", alice.page.text)
+    assert token
+    limited = await with_token(application, token[0])
+    await limited.open(path_of(sender, "/store"))
+    assert "a token that may look at nodes" in limited.text
+    assert "<fieldset" not in limited.page.text
