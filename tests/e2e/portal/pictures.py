@@ -134,7 +134,7 @@ def draw(desk: Desk, machine: Machine, lab: Machine, target: Path) -> str:
         page.emulate_media(color_scheme=colours)  # type: ignore[arg-type]
         page.goto(pages.get(path) or f"{node}{path}")
         if heading is not None:
-            page.get_by_text(heading, exact=True).first.evaluate("heading => heading.scrollIntoView()")
+            page.locator("h2, figcaption").filter(has_text=heading).first.evaluate("heading => heading.scrollIntoView()")
         keep(desk, target / file)
     return node_id
 

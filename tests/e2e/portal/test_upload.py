@@ -50,7 +50,7 @@ def pause_close_and_take_up(desk: Desk, tmp_path: Path) -> None:
     desk.page.locator(".uppy-StatusBar-actions [aria-label='Pause']").click()
     expect(desk.page.locator(".uppy-StatusBar-actions [aria-label='Resume']")).to_be_visible()
     until(desk, lambda: bool(desk.transfers()[0]["bytesStaged"]), "the service has seen them")
-    before, count = set(desk.taken), len(desk.begun)
+    before, begun, count = set(desk.taken), set(desk.begun), len(desk.begun)
     assert len(before) < 11
     desk.close_page()
     assert len(desk.begun) == count, "nothing was put while it was paused"
@@ -65,7 +65,8 @@ def pause_close_and_take_up(desk: Desk, tmp_path: Path) -> None:
     waiting.locator("input[type=file]").set_input_files(source)
     desk.expect_arrived()
     assert not before & set(desk.begun), "what the store had was not put again"
-    assert set(desk.begun) | before == set(range(1, 12))
+    # What was broken off may have reached the store all the same.
+    assert set(desk.begun) | begun == set(range(1, 12))
     assert filecmp.cmp(source, desk.folder / source.name, shallow=False)
     assert len(desk.transfers()) == 1
     expect(waiting).to_have_count(0)
