@@ -10,9 +10,9 @@ export S3 ?= rgw
 help:
 	@echo "make demo          everything on this machine, with a real upload and download (ONCE=1: then stop)"
 	@echo "make portal        the libraries of the portal's pages, from npm into the package (Node.js 18 or newer)"
-	@echo "make test          all tests, on a testbed with real Slurm, SSH, S3 and PostgreSQL (root, Debian)"
+	@echo "make test          all tests, on a testbed with real Slurm, SSH, S3 and PostgreSQL, and in Chromium (root, Debian)"
 	@echo "make test-nodes    data transfer nodes: two on the testbed, in networks of their own (root, Debian, /dev/net/tun)"
-	@echo "make test-browser  the portal's pages in Chromium (root, Debian, Node.js)"
+	@echo "make test-browser  of these the portal's pages in Chromium, without the testbed (root, Debian)"
 	@echo "make pictures      the pictures of the portal in docs/pictures anew (as test-browser)"
 	@echo "make check         ruff, mypy, import-linter, licences and the unit tests"
 	@echo "make supply-chain  licences of all that the service installs (refused unless known to be fit) and its SBOM, in dist/"
@@ -64,18 +64,20 @@ test: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory supply-chain
-	@VENV=$(abspath $(VENV)) TESTBED_OF_NODES=1 deploy/testbed/run-tests $(BIN)/python -m pytest tests -n 2 --dist loadscope --no-loadscope-reorder --ignore=tests/e2e/portal $(PYTEST_OPTIONS)
+	@VENV=$(abspath $(VENV)) STAGECOACH_REQUIRE_BROWSER=1 deploy/testbed/install
+	@$(MAKE) --no-print-directory portal
+	@VENV=$(abspath $(VENV)) TESTBED_OF_NODES=1 STAGECOACH_REQUIRE_BROWSER=1 deploy/testbed/run-tests $(BIN)/python -m pytest tests -n 2 --dist loadscope --no-loadscope-reorder $(PYTEST_OPTIONS)
 
 # What needs network namespaces, and the agents with their rclone. Here a machine without them fails; above it skips.
 OF_NODES := tests/e2e/nodes tests/integration/agent tests/integration/test_agent.py tests/integration/test_testbed_nodes.py
 test-nodes: $(VENV)/.installed-dev
 	@VENV=$(abspath $(VENV)) STAGECOACH_REQUIRE_NODES=1 deploy/testbed/run-tests $(BIN)/python -m pytest $(OF_NODES) $(PYTEST_OPTIONS)
 
-# The portal's pages in a real browser, before a service of their own.
+# The portal's pages in a real browser, before a service of their own; those before the testbed's are in `make test`.
 test-browser: $(VENV)/.installed-dev
 	@VENV=$(abspath $(VENV)) STAGECOACH_REQUIRE_BROWSER=1 deploy/testbed/install
 	@$(MAKE) --no-print-directory portal
-	STAGECOACH_REQUIRE_BROWSER=1 $(BIN)/python -m pytest tests/e2e/portal tests/unit/portal $(PYTEST_OPTIONS)
+	STAGECOACH_REQUIRE_BROWSER=1 $(BIN)/python -m pytest tests/e2e/portal tests/unit/portal --ignore=tests/e2e/portal/test_cluster.py -n 2 --dist loadscope $(PYTEST_OPTIONS)
 
 pictures: $(VENV)/.installed-dev
 	@VENV=$(abspath $(VENV)) STAGECOACH_REQUIRE_BROWSER=1 deploy/testbed/install

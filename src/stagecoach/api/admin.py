@@ -14,11 +14,12 @@ from stagecoach.api.problems import PROBLEM_ANSWERS
 from stagecoach.api.transfers import NO_NUL
 from stagecoach.core.audit import Finding
 from stagecoach.core.audit_log import Act, AuditFilter
+from stagecoach.core.nodes import node_id_of
 from stagecoach.flows.audit import audit
 from stagecoach.flows.audit_looks import Scope
 from stagecoach.flows.change_settings import change_settings
 from stagecoach.flows.record_act import as_json, audit_lines
-from stagecoach.flows.show_settings import Setting, show_settings, show_systems
+from stagecoach.flows.show_settings import Setting, show_settings, show_systems, show_usage
 from stagecoach.flows.toolbox import Toolbox
 from stagecoach.wire import admin as wire
 
@@ -107,6 +108,35 @@ async def get_systems(administrator: Administrator, tools: Tools) -> wire.AdminS
             for report in await show_systems(tools)
         ]
     )
+
+
+@router.get("/usage", summary="Show who uses how much")
+async def get_usage(
+    administrator: Administrator, tools: Tools, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> wire.UsageView:
+    """Each user's transfers under way and bytes in the staging area, beside what bounds them."""
+    users = await show_usage(tools, limit)
+    return wire.UsageView(
+        max_staged_bytes_per_user=tools.settings.s3.max_staged_bytes_per_user,
+        users=[
+            wire.UserUsage(
+                user=one.user,
+                staged_bytes=one.staged_bytes,
+                open_transfers=[
+                    wire.OpenTransfers(system=system, count=count, most=_most_open(tools, system))
+                    for system, count in one.open_transfers.items()
+                ],
+            )
+            for one in users
+        ],
+    )
+
+
+def _most_open(tools: Toolbox, system: str) -> int | None:
+    if node_id_of(system) is not None:
+        return tools.settings.nodes.limits.max_open_transfers_per_user
+    settings = tools.settings_in_force.system(system)
+    return settings.limits.max_open_transfers_per_user if settings is not None else None
 
 
 @router.get("/orphans", summary="Look for what nothing needs any more")

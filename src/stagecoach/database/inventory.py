@@ -17,6 +17,7 @@ from stagecoach.core.transfer import ENDS, Direction, Transfer, hidden_path
 from stagecoach.database.engine import reading, writing
 from stagecoach.database.tables import buckets, transfer_history, transfers
 from stagecoach.database.transfers import SHOWN, from_row
+from stagecoach.database.usage import UserUsage, read_usage_of_users
 
 _IDS_AT_ONCE = 500
 _IS_OVER = and_(transfers.c.state.in_([state.value for state in ENDS]), transfers.c.cleaned)
@@ -59,6 +60,11 @@ class Inventory:
         )
         async with reading(self._engine) as connection:
             return {system: (int(count), int(size)) for system, count, size in (await connection.execute(query)).all()}
+
+    async def usage_of_users(self, limit: int) -> list[UserUsage]:
+        """What counts against their bounds, of those who have most in the staging area."""
+        async with reading(self._engine) as connection:
+            return await read_usage_of_users(connection, limit)
 
     async def rows(self, transfer_ids: Collection[str]) -> Mapping[str, Transfer]:
         """As they are now, by id; those that do not exist are missing."""

@@ -1,4 +1,4 @@
-"""What administrators look at: the settings that may be changed while the service runs, and the systems."""
+"""What administrators look at: the settings that may be changed while the service runs, the systems, and who uses how much."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stagecoach.database.usage import UserUsage
 from stagecoach.flows.change_settings import refresh_settings
 from stagecoach.flows.toolbox import System, Toolbox
 from stagecoach.settings.run_time import Override, changeable, description_of, value_of
@@ -52,3 +53,8 @@ async def show_systems(tools: Toolbox) -> Sequence[SystemReport]:
     await refresh_settings(tools)
     load = await tools.inventory.load()
     return [SystemReport(tools.system(name), *load.get(name, (0, 0))) for name in tools.systems]
+
+
+async def show_usage(tools: Toolbox, limit: int) -> Sequence[UserUsage]:
+    """Of at most ``limit`` users, who has most in the staging area first."""
+    return await tools.inventory.usage_of_users(limit)

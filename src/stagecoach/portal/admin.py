@@ -19,6 +19,7 @@ from stagecoach.portal.words import bytes_of
 
 ADMIN = "/portal/admin"
 PAGE_LINES = 100
+USERS_SHOWN = 50
 AUDIT_DAYS = 1
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 # What the settings on the page are about, by how their names begin.
@@ -94,10 +95,11 @@ async def change_person(visit: Visit) -> Response:
 
 @_for_administrators
 async def show_limits(visit: Visit) -> Response:
-    """What may be changed while the service runs, in groups."""
+    """Who uses how much, and what may be changed while the service runs, in groups."""
+    usage = await visit.api("GET", "/admin/usage", params={"limit": USERS_SHOWN})
     settings = (await visit.api("GET", "/admin/settings"))["settings"]
     groups = [(title, [one for one in settings if names.fullmatch(one["name"])]) for title, names in SETTING_GROUPS]
-    return visit.render("admin_limits.html", groups=groups, kind_of=kind_of)
+    return visit.render("admin_limits.html", groups=groups, kind_of=kind_of, usage=usage)
 
 
 @_for_administrators

@@ -24,6 +24,7 @@ from stagecoach.portal import (
     files,
     node_grants,
     node_queue,
+    node_store,
     nodes,
     send,
     sign_in,
@@ -36,7 +37,7 @@ from stagecoach.portal.layer import PortalLayer, content_policy
 from stagecoach.portal.node_grants import INVITATION, INVITATION_LINK
 from stagecoach.portal.providers import Providers
 from stagecoach.portal.rendering import StaticPages, Templates, portal_directory
-from stagecoach.portal.same_site import ForeignRequest
+from stagecoach.portal.same_site import SAFE_METHODS, ForeignRequest
 from stagecoach.portal.sessions import Cookies, Sealer
 from stagecoach.portal.visits import Visit
 from stagecoach.settings import Settings
@@ -85,7 +86,9 @@ class PortalInFront:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         path = scope["path"] if scope["type"] == "http" else ""
-        is_portals = path in {"/", PREFIX, INVITATION_LINK} or path.startswith(f"{PREFIX}/")
+        # Programs change nothing at the top, and are told so in the API's words: some make it of a path with dots.
+        is_top = path == "/" and scope["method"] in SAFE_METHODS
+        is_portals = is_top or path in {PREFIX, INVITATION_LINK} or path.startswith(f"{PREFIX}/")
         await (self._portal if is_portals else self._app)(scope, receive, send)
 
 
@@ -131,6 +134,7 @@ def make_portal(
             *nodes.routes,
             *node_queue.routes,
             *node_grants.routes,
+            *node_store.routes,
             *send.routes,
             *admin.routes,
         ],

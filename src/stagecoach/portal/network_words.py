@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 MOST_SECONDS = 3600.0
+MOST_BYTES_PER_SECOND = 1e15
 MOST_WORDS = 1000
 LEVELS = ("failure", "warning", "good", "advice")
 WAYS = {"service": "To this service", "store": "To the staging area"}
@@ -20,6 +21,10 @@ _STEPS = (
     ("round_trip_seconds", "Shortest round trip"),
     ("median_round_trip_seconds", "Median round trip"),
     ("longest_round_trip_seconds", "Longest round trip"),
+)
+_SPEEDS = (
+    ("put_bytes_per_second", "One stream to it"),
+    ("get_bytes_per_second", "One stream back"),
 )
 
 
@@ -49,6 +54,15 @@ class Way:
     is_reachable: bool | None
     verdicts: tuple[Verdict, ...]
     bars: tuple[Bar, ...]
+    speeds: tuple[tuple[str, float], ...] = ()
+    """What was probed, in bytes per second."""
+
+
+def way_between(report: object) -> Way:
+    """From a sending node to the receiving one."""
+    known = _mapping(report)
+    measures = _measures(known)
+    return _way("To the receiving node", known, measures, max((seconds for _, seconds in measures), default=0.0))
 
 
 def ways_of(result: object) -> list[Way]:
@@ -57,7 +71,7 @@ def ways_of(result: object) -> list[Way]:
     reports = {name: _mapping(ways.get(name)) for name in WAYS if name in ways}
     measured = {name: _measures(report) for name, report in reports.items()}
     longest = max((seconds for each in measured.values() for _, seconds in each), default=0.0)
-    return [_way(name, report, measured[name], longest) for name, report in reports.items()]
+    return [_way(WAYS[name], report, measured[name], longest) for name, report in reports.items()]
 
 
 def verdicts_of(ways: Sequence[Way]) -> list[Verdict]:
@@ -70,13 +84,12 @@ def _way(name: str, report: Mapping[str, object], measures: Sequence[tuple[str, 
     host, port, reachable = report.get("host"), report.get("port"), report.get("reachable")
     place = f"{host}:{port}" if isinstance(host, str) and isinstance(port, int) else ""
     return Way(
-        WAYS[name],
+        name,
         place[:300],
         reachable if isinstance(reachable, bool) else None,
         tuple(_verdicts(report.get("verdicts"))),
-        tuple(
-            Bar(words, 1000 * seconds, max(1, round(100 * seconds / longest)) if longest else 1) for words, seconds in measures
-        ),
+        tuple(Bar(words, 1000 * seconds, _share(seconds, longest)) for words, seconds in measures),
+        tuple((words, speed) for key, words in _SPEEDS if (speed := _number(report.get(key), MOST_BYTES_PER_SECOND)) is not None),
     )
 
 
@@ -97,8 +110,13 @@ def _measures(report: Mapping[str, object]) -> list[tuple[str, float]]:
 
 
 def _seconds(value: object) -> float | None:
+    return _number(value, MOST_SECONDS)
+
+
+def _number(value: object, most: float) -> float | None:
+    """At most ``most``; None for what is no number, or below nothing."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not isinstance(value, int | float) or math.isnan(value := min(value, MOST_SECONDS)) or value < 0:
+    if not is_number or not isinstance(value, int | float) or math.isnan(value := min(value, most)) or value < 0:
         return None
     return float(value)
 

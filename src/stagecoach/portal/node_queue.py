@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import posixpath
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ QUEUE_SHOWN = 100
 HISTORY_SHOWN = 20
 MOST_ORDERED = 1000
 STOP_ASKING = 286
-CHECK = "check_network"
+CHECK, TO_STORE = "check_network", "send_to_store"
 STATE_WORDS = {
     "held": "Waits for its data",
     "pending": "Waiting",
@@ -40,7 +41,7 @@ KIND_WORDS = {
     "send": "Sends to a node",
     "place": "Puts a transfer in its place",
     "discard": "Clears away what a transfer left",
-    "send_to_store": "Sends to a store",
+    TO_STORE: "Sends to a store",
 }
 DIRECTION_WORDS = {"fetch": "Comes to this node", "put": "Goes from this node"}
 
@@ -168,7 +169,8 @@ async def _queue(visit: Visit) -> dict[str, Any]:
         "transfers": transfers,
         "title_of": lambda command: _title(command, transfers),
         "state_words": STATE_WORDS,
-        "direction_words": DIRECTION_WORDS,
+        "what_words": _what_words,
+        "progress_of": lambda command: _progress(command, transfers),
         "waiting_states": WAITING,
         "said": "",
         "trouble": "",
@@ -197,11 +199,29 @@ async def _own_transfers(visit: Visit, commands: Sequence[Mapping[str, Any]]) ->
     return {transfer["id"]: transfer for transfer in found["transfers"] if transfer["id"] in wanted}
 
 
+def _what_words(command: Mapping[str, Any]) -> str:
+    """What it does, where its name does not say it."""
+    return KIND_WORDS[TO_STORE] if command["kind"] == TO_STORE else DIRECTION_WORDS.get(command["direction"] or "", "")
+
+
+def _progress(command: Mapping[str, Any], transfers: Mapping[str, Mapping[str, Any]]) -> tuple[int, int | None] | None:
+    """Bytes that are done, and of how many; None where nobody tells, or it does not run."""
+    transfer = transfers.get(command["transferId"] or "")
+    if command["state"] != "running":
+        return None
+    if transfer is not None:
+        return transfer["bytesMoved"], transfer["sizeBytes"]
+    told = command["progress"] if command["kind"] == TO_STORE else None
+    return (told["bytesDone"], told["bytesTotal"]) if told else None
+
+
 def _title(command: Mapping[str, Any], transfers: Mapping[str, Mapping[str, Any]]) -> str:
     """What it is about: a file's name where that is known."""
     transfer = transfers.get(command["transferId"] or "")
     if transfer is not None:
         return roads.title_of(transfer)
+    if command["kind"] == TO_STORE and command["sourcePath"]:
+        return posixpath.basename(command["sourcePath"]) or str(command["sourcePath"])
     return KIND_WORDS.get(command["kind"], "Command")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Any
 
@@ -21,6 +22,7 @@ STATE_WORDS = {
     "revoked": "Revoked",
 }
 MOST_PARALLEL = 64
+_COUNT = re.compile(r"[0-9]{1,4}", re.ASCII)
 # Where the command has something to say before the person says it.
 SEND_DIRECTORY, RECEIVE_DIRECTORY = "/data/outgoing", "/data/incoming"
 
@@ -62,9 +64,10 @@ async def show_settings(visit: Visit) -> Response:
 async def change(visit: Visit) -> Response:
     """Its name, and how much at once."""
     parallel = visit.form.get("parallel", "")
-    if not (parallel.isascii() and parallel.isdigit() and 0 < int(parallel[:4]) <= MOST_PARALLEL):
+    count = int(parallel) if _COUNT.fullmatch(parallel) else 0
+    if not 0 < count <= MOST_PARALLEL:
         raise ApiRefusal(422, "validation_error", f"Say how many transfers at once, from 1 to {MOST_PARALLEL}.")
-    wanted = {"name": visit.form.get("name", "").strip(), "parallel": int(parallel)}
+    wanted = {"name": visit.form.get("name", "").strip(), "parallel": count}
     try:
         await visit.api("PATCH", api_path(visit), json=wanted)
     except ApiRefusal as refusal:

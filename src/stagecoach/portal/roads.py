@@ -151,6 +151,13 @@ def place_name(system: str, names: Mapping[str, str]) -> str:
     return names.get(system) or ("a node" if system.startswith("node:") else system)
 
 
+def with_names(sentence: str, names: Mapping[str, str]) -> str:
+    """A sentence of the service's, with nodes called as their owners call them."""
+    for system, name in names.items():
+        sentence = sentence.replace(system, name)
+    return sentence
+
+
 def between(transfer: Mapping[str, Any], names: Mapping[str, str]) -> str:
     """Where it comes from and goes to, in a few words behind its kind."""
     system = place_name(transfer["system"], names)

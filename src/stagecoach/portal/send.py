@@ -13,9 +13,15 @@ from stagecoach.portal.api_calls import ApiRefusal
 from stagecoach.portal.nodes import ONE, shown_node
 from stagecoach.portal.places import Place, granted_places, held_grants, is_node, node_places, own_nodes
 from stagecoach.portal.visits import Visit, page
+from stagecoach.portal.words import rate_of
 
 SEND = "/portal/send"
-FIELDS = ("from", "source", "to", "target", "archive", "source_account", "target_account")
+FIELDS = ("from", "source", "to", "target", "archive", "road", "most", "source_account", "target_account")
+ROADS = {
+    "auto": "Let the service choose",
+    "direct": "Straight from node to node, or not at all",
+    "staged": "Through the staging area",
+}
 
 
 @page
@@ -36,6 +42,11 @@ async def send(visit: Visit) -> Response:
         wanted["destination"] = _end(said, "to", "target")
         if wanted["destination"] is None:
             return await _form(visit, said, 422, "Say the path at which it shall arrive.")
+    wanted["road"] = said.get("road") if said.get("road") in ROADS else None
+    most = said.get("most", "").strip()
+    wanted["rateLimitBytesPerSecond"] = rate_of(most)
+    if most and wanted["rateLimitBytesPerSecond"] is None:
+        return await _form(visit, said, 422, "Say how much in a second, such as 20 MB, or leave it empty.")
     try:
         begun = await visit.api("POST", "/transfers", json=wanted, key=said.get("key"))
     except ApiRefusal as refusal:
@@ -76,6 +87,7 @@ async def _form(visit: Visit, said: dict[str, str], status: int = 200, complaint
         systems=systems,
         nodes=nodes,
         granted=granted,
+        roads=ROADS,
         said={name: said.get(name, "") for name in FIELDS},
         # Sent twice by a double click, it is begun once.
         key=said.get("key") or secrets.token_hex(16),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.responses import Response
@@ -11,7 +12,9 @@ from stagecoach.portal import roads
 from stagecoach.portal.api_calls import ApiRefusal, Params
 from stagecoach.portal.files import address_of
 from stagecoach.portal.listing import parent_of
+from stagecoach.portal.network_words import way_between
 from stagecoach.portal.places import is_node, names_of
+from stagecoach.portal.rate_bars import rate_bars
 from stagecoach.portal.visits import Visit, action, page
 from stagecoach.portal.words import end_of_day, moment_of
 
@@ -152,8 +155,11 @@ async def _one(visit: Visit) -> dict[str, Any]:
     is_download = transfer["direction"] == "download"
     where = transfer["path"] if transfer["operation"] != "rm" else parent_of(transfer["path"])
     names = await names_of(visit, [transfer])
+    check = await _network_check(visit, transfer)
     return {
         "transfer": transfer,
+        "way": way_between(check["check"]) if check else None,
+        "rates": rate_bars(check["rates"]) if check else None,
         "name": roads.title_of(transfer),
         "kind": roads.direction_words(transfer),
         "words": roads.state_words(transfer),
@@ -172,6 +178,19 @@ async def _one(visit: Visit) -> dict[str, Any]:
         "folder": None if is_node(transfer["system"]) else address_of(transfer["system"], parent_of(where)),
         "is_mine": transfer["owner"] == visit.me["user"],
     }
+
+
+async def _network_check(visit: Visit, transfer: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What was found of the way between two nodes, where one was looked at."""
+    if not (roads.is_relay(transfer) and is_node(transfer["system"]) and is_node(transfer["source"]["system"])):
+        return None
+    try:
+        found: dict[str, Any] = await visit.api("GET", f"/transfers/{transfer['id']}/network-check")
+    except ApiRefusal as refusal:
+        if refusal.status != 404:
+            raise
+        return None
+    return found
 
 
 def _api_path(visit: Visit) -> str:

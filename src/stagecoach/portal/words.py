@@ -8,6 +8,9 @@ from datetime import UTC, datetime
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _SIZE = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,3})?)\s*([kMGTP]i?)?B?\s*", re.IGNORECASE | re.ASCII)
+_PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
+# Of a cap on a transfer, by the API.
+LEAST_RATE = 1024
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _STEPS = ((60, "minute"), (24, "hour"), (30, "day"), (12, "month"))
 
@@ -35,6 +38,18 @@ def bytes_of(text: str) -> int | None:
     unit = (found[2] or "").lower()
     factor: int = (1024 if unit.endswith("i") else 1000) ** (" kmgtp".index(unit[0]) if unit else 0)
     return round(float(found[1]) * factor)
+
+
+def rate_of(text: str) -> int | None:
+    """Bytes in a second as people write them: 20 MB, 20 MB/s; None for what is none, or too few for a transfer."""
+    size_bytes = bytes_of(text.strip().removesuffix("/s"))
+    return size_bytes if size_bytes is not None and size_bytes >= LEAST_RATE else None
+
+
+def port_of(text: str) -> int | None:
+    """1 to 65535; None for anything else."""
+    found = _PORT.fullmatch(text.strip())
+    return int(found[0]) if found is not None and 0 < int(found[0]) < 65536 else None
 
 
 def rate_words(bytes_per_second: float) -> str:

@@ -60,6 +60,29 @@ class AdminSystems(Shape):
     systems: list[AdminSystem]
 
 
+class OpenTransfers(Shape):
+    """Of one user on one system or node."""
+
+    system: str
+    count: int = Field(description="Under way: not ended, and not just waiting to be fetched.")
+    most: int | None = Field(description="`limits.max_open_transfers_per_user` of the system; null of one that is gone.")
+
+
+class UserUsage(Shape):
+    """What counts against one user's bounds."""
+
+    user: str
+    staged_bytes: int = Field(description="Of all transfers that are not cleaned, as the quota counts them.")
+    open_transfers: list[OpenTransfers]
+
+
+class UsageView(Shape):
+    """Of those who have anything under way, who has most in the staging area first."""
+
+    max_staged_bytes_per_user: int | None = Field(description="The quota; null: none.")
+    users: list[UserUsage]
+
+
 class Orphan(Shape):
     """One thing that nothing needs any more."""
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.e2e.portal.desk import AXE, VENDOR, Desk
+from playwright.sync_api import Browser
+from tests.e2e.portal.desk import AXE, VENDOR, Desk, chromium
+
+from stagecoach.api.signing_keys import ensure_signing_key, sign_token
+from stagecoach.settings import IssuerSettings
 
 MISSING = {
     "Chromium": "apt-get install --no-install-recommends chromium",
@@ -32,11 +37,26 @@ def browser_is_there() -> None:
 
 
 @pytest.fixture
-def desk(browser_is_there: None, embedded: tuple[dict[str, str], Path], tmp_path: Path) -> Iterator[Desk]:
+def sign(embedded: tuple[dict[str, str], Path]) -> Callable[..., str]:
+    """A token of another user of this service, whom its key has signed; an administrator's with ``is_admin``."""
+    state = embedded[1].parent / "state"
+    key = ensure_signing_key(state / "signing-key.json", state / "jwks.json")
+    return partial(sign_token, key, ttl_seconds=3600, issuer=IssuerSettings(jwks=str(state / "jwks.json")))
+
+
+@pytest.fixture(scope="module")
+def browser(browser_is_there: None) -> Iterator[Browser]:
+    """One for all tests of a file. Not longer: as long as it is open, no test of asyncio can run in this process."""
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def desk(browser: Browser, embedded: tuple[dict[str, str], Path], tmp_path: Path) -> Iterator[Desk]:
     """Signed in, with a fresh folder of the system. Nothing that the pages did may have troubled the browser."""
     said, root = embedded
     folder = root / tmp_path.name
     folder.mkdir()
-    with Desk(said, folder, tmp_path / "profile") as sitting:
+    with Desk(said, folder, browser.new_context) as sitting:
         yield sitting
     assert sitting.troubles == []

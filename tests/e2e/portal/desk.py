@@ -1,11 +1,11 @@
-"""A person at a desk: a browser with a profile of its own, which may be closed and opened again, and what it put where."""
+"""A person at a desk: a browser that knows nobody yet, whose pages may be closed and opened again, and what it put where."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -13,48 +13,58 @@ from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
-from playwright.sync_api import Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 from tests.e2e.testbed import REPOSITORY
 
 VENDOR = REPOSITORY / "src" / "stagecoach" / "portal" / "static" / "vendor" / "vendor.json"
 AXE = REPOSITORY / "deploy" / "portal" / "node_modules" / "axe-core" / "axe.min.js"
 LONG_MILLISECONDS = 180_000
+# Chromium refuses to run as root with its sandbox.
+LAUNCH: dict[str, Any] = {"executable_path": shutil.which("chromium"), "args": ["--no-sandbox"] if os.geteuid() == 0 else []}
+# Of what a page shows at once on a machine that has nothing else to do.
+expect.set_options(timeout=30_000)
 _PART = re.compile(r"[?&]partNumber=(\d+)")
 # What a browser says of a request that a test has failed on purpose.
 _ASKED_FOR = re.compile(r"Failed to load resource|net::ERR_|\[Uppy\]|Autofocus")
 
 
-class Desk:
-    """``folder`` is where the pages upload to."""
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Started; each person has a context of it, which knows nothing of the others'."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(**LAUNCH)
+        try:
+            yield browser
+        finally:
+            browser.close()
 
-    def __init__(self, said: dict[str, str], folder: Path, profile: Path, **options: Any) -> None:
+
+class Desk:
+    """``said`` has the service's ``url``, a ``system``, and a ``token`` to look into its API with; a ``portal`` link signs in.
+
+    ``folder`` is where the pages upload to.
+    """
+
+    def __init__(self, said: dict[str, str], folder: Path, open_browser: Callable[[], BrowserContext]) -> None:
         self.said = said
         self.folder = folder
-        self.profile = profile
         self.troubles: list[str] = []
         self.begun: list[int] = []
         self.taken: list[int] = []
-        self._options = options
+        self._open_browser = open_browser
 
     def __enter__(self) -> Self:
-        self._playwright = sync_playwright().start()
+        self.context = self._open_browser()
         try:
-            self._open_browser()
-            self.sign_in()
+            self.context.on("request", self._request)
+            self.context.on("requestfinished", self._finished)
+            self.page = self.open_page()
+            if "portal" in self.said:
+                self.sign_in()
         except BaseException:
-            self._playwright.stop()
+            self.context.close()
             raise
         return self
-
-    def _open_browser(self) -> None:
-        # Chromium refuses to run as root with its sandbox.
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        self.context = self._playwright.chromium.launch_persistent_context(
-            self.profile, executable_path=shutil.which("chromium"), args=arguments, **self._options
-        )
-        self.context.on("request", self._request)
-        self.context.on("requestfinished", self._finished)
-        self.page = self.open_page()
 
     def sign_in(self) -> None:
         """As the machine's user."""
@@ -63,15 +73,11 @@ class Desk:
         expect(self.page.get_by_role("navigation", name="Main")).to_be_visible()
 
     @contextmanager
-    def neighbour(self, profile: Path) -> Iterator[Desk]:
+    def neighbour(self) -> Iterator[Desk]:
         """Another person's browser, where nobody has signed in yet."""
-        other = Desk(self.said, self.folder, profile, **self._options)
-        other._playwright = self._playwright
-        other._open_browser()
-        try:
+        said = {name: value for name, value in self.said.items() if name != "portal"}
+        with Desk(said, self.folder, self._open_browser) as other:
             yield other
-        finally:
-            other.context.close()
         assert other.troubles == []
 
     def sign_in_with(self, token: str) -> None:
@@ -81,9 +87,13 @@ class Desk:
         self.page.locator("form[action='/portal/sign-in/token'] button").click()
         expect(self.page.get_by_role("navigation", name="Main")).to_be_visible()
 
+    def sign_out(self) -> None:
+        self.page.locator(".menu summary").last.click()
+        self.page.get_by_role("button", name="Sign out", exact=True).click()
+        expect(self.page.get_by_role("heading", name="Sign in")).to_be_visible()
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.context.close()
-        self._playwright.stop()
 
     def open_page(self) -> Page:
         page = self.context.new_page()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 from tests.e2e.portal.desk import AXE, LONG_MILLISECONDS, Desk
 from tests.e2e.portal.machine import Machine
 
@@ -20,13 +22,13 @@ SCREENS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(params=SCREENS)
 def seen(
-    request: pytest.FixtureRequest, browser_is_there: None, embedded: tuple[dict[str, str], Path], tmp_path: Path
+    request: pytest.FixtureRequest, browser: Browser, embedded: tuple[dict[str, str], Path], tmp_path: Path
 ) -> Iterator[Desk]:
     """Its pages let axe in, which their policy does not."""
     said, root = embedded
     folder = root / tmp_path.name
     folder.mkdir()
-    with Desk(said, folder, tmp_path / "profile", bypass_csp=True, **SCREENS[request.param]) as sitting:
+    with Desk(said, folder, partial(browser.new_context, bypass_csp=True, **SCREENS[request.param])) as sitting:
         yield sitting
 
 
@@ -113,7 +115,7 @@ def test_nothing_serious_on_the_pages_of_a_node_and_none_is_too_wide(seen: Desk,
         look("check")
     finally:
         machine.stop()
-    for page in ("grants", "settings"):
+    for page in ("grants", "settings", "store"):
         seen.page.goto(f"{node}/{page}")
         look(page)
     seen.page.goto(f"{node}/grants")
@@ -126,6 +128,51 @@ def test_nothing_serious_on_the_pages_of_a_node_and_none_is_too_wide(seen: Desk,
         look(page)
     assert not any(found.values()), found
     assert not any(width > 0 for width in widths.values()), widths
+
+
+@pytest.mark.timeout(300)
+def test_nothing_serious_on_the_page_of_a_transfer_between_nodes(seen: Desk, tmp_path: Path) -> None:
+    lab, vault = Machine(tmp_path / "lab"), Machine(tmp_path / "vault", receives=True)
+    try:
+        begin_direct(seen, lab, vault, f"of {tmp_path.name}")
+        expect(seen.page.get_by_role("button", name="Stop for now")).to_be_visible(timeout=LONG_MILLISECONDS)
+        under_way = findings(seen)
+        expect(seen.page.locator("#rates")).to_be_visible(timeout=LONG_MILLISECONDS)
+    finally:
+        lab.stop()
+        vault.stop()
+    assert (under_way, findings(seen), width_beyond_the_screen(seen)) == ([], [], 0)
+
+
+def begin_direct(desk: Desk, lab: Machine, vault: Machine, names: str) -> None:
+    """Its page is open, and it takes some seconds."""
+    ids = [machine.enrol(desk.said, f"{name} {names}") for name, machine in (("Lab", lab), ("Vault", vault))]
+    with (lab.send / "run.h5").open("wb") as file:
+        file.truncate(12_000_000)
+    desk.page.goto(f"{desk.said['url']}/portal/send?from=node:{ids[0]}&to=node:{ids[1]}&source=/run.h5&target=/run.h5&most=2+MB")
+    desk.page.get_by_role("button", name="Send", exact=True).click()
+    expect(desk.page.get_by_role("heading", level=1, name="run.h5")).to_be_visible()
+
+
+def test_nothing_serious_on_the_pages_of_administrators(seen: Desk, sign: Callable[..., str]) -> None:
+    found, widths = {}, {}
+    begin_something(seen)
+    with seen.neighbour() as administrator:
+        administrator.page.goto(f"{seen.said['url']}/portal/admin")
+        administrator.sign_in_with(sign("root", is_admin=True))
+        for page in ("", "/people", "/limits", "/transfers", "/audit", "/orphans"):
+            administrator.page.goto(f"{seen.said['url']}/portal/admin{page}")
+            found[page], widths[page] = findings(administrator), width_beyond_the_screen(administrator)
+            assert page != "/limits" or administrator.page.locator("#usage tbody tr").count(), "somebody uses something"
+    assert not any(found.values()), found
+    assert not any(width > 0 for width in widths.values()), widths
+
+
+def begin_something(desk: Desk) -> None:
+    """An upload that waits for its parts."""
+    headers = {"Authorization": f"Bearer {desk.said['token']}"}
+    body = {"destination": {"system": desk.said["system"], "path": str(desk.folder / "begun.bin")}, "sizeBytes": 10**9}
+    httpx.post(f"{desk.said['url']}/transfers", json=body, headers=headers, timeout=60).raise_for_status()
 
 
 def test_no_page_is_wider_than_its_screen(seen: Desk) -> None:

@@ -6,12 +6,14 @@ import filecmp
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
-from playwright.sync_api import Route, expect
-from tests.e2e.portal.desk import Desk
+from playwright.sync_api import Browser, Route, expect
+from tests.e2e.portal.desk import LAUNCH, Desk
 
 MEBIBYTE = 1024 * 1024
 PART_BYTES = 8 * MEBIBYTE
@@ -37,6 +39,39 @@ def until(desk: Desk, is_so: Callable[[], bool], what: str) -> None:
         desk.page.wait_for_timeout(50)
 
 
+def pause_close_and_take_up(desk: Desk, tmp_path: Path) -> None:
+    """The page goes in the middle of an upload; another one ends it, and puts again nothing that the store had."""
+    source = random_file(tmp_path / "long.bin", 10 * PART_BYTES + 12345)
+    desk.show_folder()
+    desk.slow_down(16_000_000)
+    desk.drop(source)
+    desk.send()
+    until(desk, lambda: len(desk.taken) >= 3, "some parts are put")
+    desk.page.locator(".uppy-StatusBar-actions [aria-label='Pause']").click()
+    expect(desk.page.locator(".uppy-StatusBar-actions [aria-label='Resume']")).to_be_visible()
+    until(desk, lambda: bool(desk.transfers()[0]["bytesStaged"]), "the service has seen them")
+    before, begun, count = set(desk.taken), set(desk.begun), len(desk.begun)
+    assert len(before) < 11
+    desk.close_page()
+    assert len(desk.begun) == count, "nothing was put while it was paused"
+
+    desk.begun.clear()
+    desk.show_folder()
+    waiting = desk.page.locator(".upload-unfinished li")
+    expect(waiting).to_contain_text(str(desk.folder / source.name))
+    other = random_file(tmp_path / "other.bin", 100)
+    waiting.locator("input[type=file]").set_input_files(other)
+    expect(waiting.get_by_role("alert")).to_contain_text("The upload is of “long.bin”, and this is “other.bin”.")
+    waiting.locator("input[type=file]").set_input_files(source)
+    desk.expect_arrived()
+    assert not before & set(desk.begun), "what the store had was not put again"
+    # What was broken off may have reached the store all the same.
+    assert set(desk.begun) | begun == set(range(1, 12))
+    assert filecmp.cmp(source, desk.folder / source.name, shallow=False)
+    assert len(desk.transfers()) == 1
+    expect(waiting).to_have_count(0)
+
+
 def test_a_file_of_300_mb_lands_equal(desk: Desk, tmp_path: Path) -> None:
     source = random_file(tmp_path / "measurements.h5", 300_000_000)
     desk.show_folder()
@@ -52,34 +87,7 @@ def test_a_file_of_300_mb_lands_equal(desk: Desk, tmp_path: Path) -> None:
 
 @pytest.mark.timeout(420)
 def test_paused_closed_and_taken_up_again(desk: Desk, tmp_path: Path) -> None:
-    source = random_file(tmp_path / "long.bin", 10 * PART_BYTES + 12345)
-    desk.show_folder()
-    desk.slow_down(16_000_000)
-    desk.drop(source)
-    desk.send()
-    until(desk, lambda: len(desk.taken) >= 3, "some parts are put")
-    desk.page.locator(".uppy-StatusBar-actions [aria-label='Pause']").click()
-    expect(desk.page.locator(".uppy-StatusBar-actions [aria-label='Resume']")).to_be_visible()
-    until(desk, lambda: bool(desk.transfers()[0]["bytesStaged"]), "the service has seen them")
-    before, count = set(desk.taken), len(desk.begun)
-    assert len(before) < 11
-    desk.close_page()
-    assert len(desk.begun) == count, "nothing was put while it was paused"
-
-    desk.begun.clear()
-    desk.show_folder()
-    waiting = desk.page.locator(".upload-unfinished li")
-    expect(waiting).to_contain_text(str(desk.folder / source.name))
-    other = random_file(tmp_path / "other.bin", 100)
-    waiting.locator("input[type=file]").set_input_files(other)
-    expect(waiting.get_by_role("alert")).to_contain_text("The upload is of “long.bin”, and this is “other.bin”.")
-    waiting.locator("input[type=file]").set_input_files(source)
-    desk.expect_arrived()
-    assert not before & set(desk.begun), "what the store had was not put again"
-    assert set(desk.begun) | before == set(range(1, 12))
-    assert filecmp.cmp(source, desk.folder / source.name, shallow=False)
-    assert len(desk.transfers()) == 1
-    expect(waiting).to_have_count(0)
+    pause_close_and_take_up(desk, tmp_path)
 
 
 def test_paused_and_resumed_in_the_page(desk: Desk, tmp_path: Path) -> None:
@@ -133,6 +141,22 @@ def test_the_transfers_page_is_live(desk: Desk, tmp_path: Path) -> None:
     expect(other.locator("#now .state.done")).to_be_visible(timeout=60_000)
 
 
+def test_a_press_is_not_lost_to_a_page_that_keeps_itself_up_to_date(desk: Desk) -> None:
+    body = {"destination": {"system": desk.said["system"], "path": str(desk.folder / "x")}, "sizeBytes": 10}
+    headers = {"Authorization": f"Bearer {desk.said['token']}"}
+    begun = httpx.post(f"{desk.said['url']}/transfers", json=body, headers=headers, timeout=60).raise_for_status().json()
+    desk.page.goto(f"{desk.said['url']}/portal/transfers/{begun['transfer']['id']}")
+    with desk.page.expect_response(lambda answer: answer.url.endswith("/now")):
+        box = desk.page.get_by_role("button", name="Cancel the transfer").bounding_box()
+        assert box is not None
+        desk.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        desk.page.mouse.down()
+    # The same piece was fetched anew meanwhile.
+    desk.page.wait_for_timeout(200)
+    desk.page.mouse.up()
+    expect(desk.page.get_by_role("status").first).to_contain_text("It is cancelled")
+
+
 def test_urls_that_ended_are_signed_again(desk: Desk, tmp_path: Path) -> None:
     source = random_file(tmp_path / "expired.bin", 4 * PART_BYTES)
     refused: list[str] = []
@@ -183,26 +207,39 @@ def test_cancelled_it_leaves_nothing(desk: Desk, tmp_path: Path) -> None:
     assert list(desk.folder.iterdir()) == []
 
 
-@pytest.mark.timeout(600)
-def test_memory_stays_flat(desk: Desk, tmp_path: Path) -> None:
-    """1 GiB; none of the browser's processes grows by more than a quarter of it."""
-    size_bytes = 1024 * MEBIBYTE
+@pytest.fixture
+def whole_browser(browser: Browser, embedded: tuple[dict[str, str], Path], tmp_path: Path) -> Iterator[Desk]:
+    """Of processes of its own, which have the profile's name."""
+    said, root = embedded
+    launch = partial(browser.browser_type.launch_persistent_context, tmp_path / "profile", **LAUNCH)
+    with Desk(said, root, launch) as sitting:
+        yield sitting
+    assert sitting.troubles == []
+
+
+@pytest.mark.timeout(1800)
+def test_memory_stays_flat(whole_browser: Desk, tmp_path: Path) -> None:
+    """None of the browser's processes grows by more than 384 MiB, however large the file is."""
+    desk, size_bytes = whole_browser, int(os.environ.get("STAGECOACH_BROWSER_UPLOAD_BYTES", 1024 * MEBIBYTE))
     source = tmp_path / "huge.bin"
     with source.open("wb") as file:
         file.truncate(size_bytes)
     desk.show_folder()
-    before = max(resident_bytes(desk.profile).values())
+    profile, begun = tmp_path / "profile", time.monotonic()
+    before, seen = max(resident_bytes(profile).values()), [0] * 10
     desk.drop(source)
     desk.send()
-    highest = 0
     arrived = desk.page.locator(".upload-landing .state.done")
-    deadline = time.monotonic() + 500
     while not arrived.count():
-        assert time.monotonic() < deadline, "it has arrived"
-        highest = max(highest, *resident_bytes(desk.profile).values())
-        desk.page.wait_for_timeout(200)
-    assert highest - before < size_bytes / 4, (before, highest)
+        assert time.monotonic() - begun < 1700, "it has arrived"
+        tenth = min(9, 10 * PART_BYTES * len(desk.taken) // size_bytes)
+        seen[tenth] = max(seen[tenth], *resident_bytes(profile).values())
+        desk.page.wait_for_timeout(100)
+    in_mebibytes, seconds = [round(size / MEBIBYTE) for size in (before, *seen)], time.monotonic() - begun
+    print(f"{size_bytes} bytes in {seconds:.0f} s; MiB of the largest process before, and in each tenth: {in_mebibytes}")
+    assert max(seen) - before < 384 * MEBIBYTE, in_mebibytes
     assert (desk.folder / source.name).stat().st_size == size_bytes
+    (desk.folder / source.name).unlink()
 
 
 def resident_bytes(profile: Path) -> dict[int, int]:

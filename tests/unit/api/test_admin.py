@@ -192,6 +192,35 @@ async def test_a_disabled_system_takes_no_new_transfers_and_lets_the_open_ones_e
     assert (await begin(alice, "c")).status_code == 201
 
 
+async def test_it_is_seen_who_uses_how_much_as_the_bounds_count_it(
+    admin: httpx.AsyncClient, alice: httpx.AsyncClient, bob: httpx.AsyncClient
+) -> None:
+    async def usage(**question: int) -> Any:
+        answer = await admin.get("/admin/usage", params=question)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    assert await usage() == {"maxStagedBytesPerUser": None, "users": []}
+    most = (await settings(admin))["systems.alps.limits.max_open_transfers_per_user"]["value"]
+    for name, size, system in (("a", 100, "alps"), ("b", 20, "alps"), ("c", 3, "bora")):
+        assert (await begin(alice, name, size, system)).status_code == 201
+    body = {"path": "/home/bob/x", "transferDirectives": {"fileSize": 500}, "account": "proj"}
+    bobs = (await bob.post(UPLOAD, json=body)).json()["transferId"]
+    await change(admin, {"s3.max_staged_bytes_per_user": 1000, "systems.bora.limits.max_open_transfers_per_user": 7})
+    alices = {
+        "user": "alice",
+        "stagedBytes": 123,
+        "openTransfers": [{"system": "alps", "count": 2, "most": most}, {"system": "bora", "count": 1, "most": 7}],
+    }
+    of_bob = {"user": "bob", "stagedBytes": 500, "openTransfers": [{"system": "alps", "count": 1, "most": most}]}
+    assert await usage() == {"maxStagedBytesPerUser": 1000, "users": [of_bob, alices]}
+    assert (await usage(limit=1))["users"] == [of_bob]
+    # What the page says is what refuses: 877 more are within alice's thousand, and 878 are not.
+    assert problem(await begin(alice, "d", 878), 409, "quota_reached")["data"]["used_bytes"] == 123
+    assert (await bob.delete(f"/transfers/{bobs}")).status_code == 200
+    assert problem(await alice.get("/admin/usage"), 403, "permission_denied")
+
+
 async def load(admin: httpx.AsyncClient, name: str) -> tuple[int, int]:
     systems = {system["name"]: system for system in (await admin.get("/admin/systems")).json()["systems"]}
     return systems[name]["openTransfers"], systems[name]["stagedBytes"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from tests.fakes.world import World
 from tests.unit.portal.conftest import PASSWORD, Browser
@@ -41,6 +43,18 @@ async def test_the_next_upload_uses_a_changed_part_size(world: World, admin: Bro
     await admin.send("/portal/admin/limits", name="s3.max_part_size", unset="yes")
     assert "as the settings file says" in admin.text
     assert world.tools.settings.s3.max_part_size_bytes == 1024**3
+
+
+async def test_what_each_user_uses_stands_beside_the_quota(world: World, admin: Browser) -> None:
+    await admin.open("/portal/admin/limits")
+    assert "Nobody has anything under way." in admin.text
+    await upload(world)
+    await admin.open("/portal/admin/limits")
+    assert "There is no quota" in admin.text
+    await admin.send("/portal/admin/limits", name="s3.max_staged_bytes_per_user", value="1 GB")
+    (row,) = re.findall(r'<table id="usage">.*<tbody>(.*?)</tbody>', admin.page.text, re.DOTALL)
+    words = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", row))
+    assert re.search(r"alice .*% of the quota .*1 of \d+ on alps", words), words
 
 
 @pytest.mark.parametrize(("text", "size"), [("1.5 GB", 1_500_000_000), ("2TiB", 2 * 1024**4), ("7", 7), ("", None)])

@@ -106,3 +106,11 @@ async def test_a_staged_download_is_fetched_shared_and_finished(world: World, al
     await alice.open(f"/portal/transfers/{transfer_id}")
     await alice.send(f"/portal/transfers/{transfer_id}/finish")
     assert "The staged copy is removed." in alice.text
+
+
+async def test_the_top_is_the_portals_for_who_looks_and_the_apis_for_all_else(stranger: Browser) -> None:
+    assert (await stranger.client.get("/")).url.path.startswith("/portal/")
+    for method in ("PUT", "PATCH", "DELETE", "POST"):
+        answer = await stranger.client.request(method, "/")
+        assert answer.status_code in {401, 404, 405}, method
+        assert answer.json()["errorType"] == "error"
