@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -87,9 +89,26 @@ def _plain_errors() -> Iterator[None]:
         raise DatabaseUnavailable("The database's connection was lost; try again in a moment.") from error
 
 
-class _RolledBackWhenClosed(sqlite3.Connection):
-    """A request that ends in the middle of a statement leaves its cursor behind, in its traceback. SQLite closes a
-    connection only with its last statement: until then an open transaction would keep everybody else from writing."""
+class _Connection(sqlite3.Connection):
+    """Keeps the log of writes aside, and rolls back before it closes.
+
+    To change a new file's journal takes a lock that SQLite does not wait for, whatever its timeout: of two who open it at
+    once one would fail. So they queue, at the file's directory, in the driver's own thread: the event loop goes on.
+
+    A request that ends in the middle of a statement leaves its cursor behind, in its traceback. SQLite closes a
+    connection only with its last statement: until then an open transaction would keep everybody else from writing.
+    """
+
+    def __init__(self, database: str, *arguments: Any, **named: Any) -> None:
+        super().__init__(database, *arguments, **named)
+        if database == ":memory:":
+            return
+        directory = os.open(Path(database).parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            self.execute("PRAGMA journal_mode=WAL").close()
+        finally:
+            os.close(directory)
 
     def close(self) -> None:
         if self.in_transaction:
@@ -118,9 +137,7 @@ def open_engine(url: str, pool_size: int = 10) -> AsyncEngine:
         )
     if parsed.database not in {None, "", ":memory:"}:
         Path(str(parsed.database)).expanduser().parent.mkdir(parents=True, exist_ok=True)
-    engine = create_async_engine(
-        parsed, connect_args={"timeout": ANSWER_SECONDS, "factory": _RolledBackWhenClosed}, hide_parameters=True
-    )
+    engine = create_async_engine(parsed, connect_args={"timeout": ANSWER_SECONDS, "factory": _Connection}, hide_parameters=True)
 
     @event.listens_for(engine.sync_engine, "connect")
     def _configure(connection: Any, _record: object) -> None:
@@ -128,7 +145,7 @@ def open_engine(url: str, pool_size: int = 10) -> AsyncEngine:
         # first reads and then writes would otherwise fail with "database is locked" without waiting.
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"busy_timeout={1000 * ANSWER_SECONDS}"):
+        for pragma in ("synchronous=NORMAL", "foreign_keys=ON", f"busy_timeout={1000 * ANSWER_SECONDS}"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
