@@ -23,6 +23,7 @@ from stagecoach.agent.journal import Ending, Entry
 from stagecoach.agent.network_check import Bounds, check_network
 from stagecoach.agent.network_probes import Endpoint, ProbeFailed, pinned_certificate
 from stagecoach.agent.network_report import NetworkReport
+from stagecoach.agent.rate_caps import CappedCopy, RateCaps
 from stagecoach.agent.rates import Rates
 from stagecoach.agent.rclone_at_hand import RcloneAtHand
 from stagecoach.agent.rclone_calls import Destination, Limits
@@ -90,6 +91,7 @@ class Sender:
         self._look = look
         self._limits = limits
         self._clock = clock
+        self.caps = RateCaps()
 
     async def send(self, entry: Entry, work: Work, secret: Secret | None) -> Ending:
         """To another node. Raises Failed, StagecoachError, ValidationError."""
@@ -109,6 +111,8 @@ class Sender:
             return await sending.run()
         except _Over as over:
             return replace(over.ending, message=over.ending.message[:1000], result=sending.result())
+        finally:
+            self.caps.forget(entry.id)
 
     def source(self, errand: Errand) -> Path:
         """Blocking. Raises Failed for what is not there, is something else, or lies behind a symbolic link."""
@@ -146,12 +150,17 @@ class Sender:
         """Of the agent's rclone."""
         return await self._rclone.jobs()
 
-    def begin(self, jobs: RcloneJobs, source: Path, destination: Destination, errand: Errand) -> Copy:
+    def begin(self, jobs: RcloneJobs, source: Path, destination: Destination, errand: Errand, command_id: str) -> CappedCopy:
         """Of one file or of a directory."""
-        limits = replace(self._limits, rate_bytes_per_second=errand.rate_bytes_per_second)
-        if errand.name is None:
-            return jobs.copy_directory(source, destination, limits=limits)
-        return jobs.copy_file(source, destination, name=errand.name, limits=limits)
+
+        def capped(rate: int | None) -> Copy:
+            limits = replace(self._limits, rate_bytes_per_second=rate)
+            if errand.name is None:
+                return jobs.copy_directory(source, destination, limits=limits)
+            return jobs.copy_file(source, destination, name=errand.name, limits=limits)
+
+        cap = self.caps.of(command_id, errand.rate_bytes_per_second)
+        return CappedCopy(capped, cap, keeps_files=errand.name is None)
 
     def tell(self, entry: Entry, standing: Standing) -> None:
         """Of how far a command is."""
@@ -245,7 +254,7 @@ class _Sending:
         tries = _KEY_TRIES
         while True:
             tries -= 1
-            copy = self._sender.begin(jobs, source, destination, self._errand)
+            copy = self._sender.begin(jobs, source, destination, self._errand, self._entry.id)
             stopper = asyncio.create_task(self._stop(copy))
             try:
                 outcome = await copy.run(self._tell)
@@ -261,7 +270,7 @@ class _Sending:
             if await self._work.stopped_within(_KEY_PAUSE_SECONDS):
                 raise _Over(_STOPPED)
 
-    async def _stop(self, copy: Copy) -> None:
+    async def _stop(self, copy: CappedCopy) -> None:
         await self._work.stop.wait()
         copy.stop()
 
