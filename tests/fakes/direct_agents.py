@@ -13,6 +13,7 @@ from stagecoach.core.access import Caller
 from stagecoach.core.errors import Conflict, NodeNotFound
 from stagecoach.core.nodes import AgentReport, CommandKind, Node, NodeCommand, system_name
 from stagecoach.database.sealing import AccessKey
+from stagecoach.flows.bound_arrival import CommandBounds
 from stagecoach.flows.enrol_node import enrol_node
 from stagecoach.flows.note_command import note_end, note_progress, note_start
 from stagecoach.flows.poll_node import GivenCommand, PollAnswer, poll_node
@@ -73,12 +74,13 @@ class DirectAgent:
         for given in list(self.has.values()) if to_the_end else ():
             await self._carry_out(given)
 
-    async def tell(self, command_id: str, done: int, total: int, **more: Any) -> None:
-        """How far it is."""
+    async def tell(self, command_id: str, done: int, total: int, **more: Any) -> CommandBounds:
+        """How far it is; the answer."""
         given = self.has[command_id].command
         said = {"bytesDone": done, "bytesTotal": total, "filesDone": 0, "filesTotal": 1, "rateBytesPerSecond": 10.0}
         check = more.pop("check", None)
-        await note_progress(self.world.tools, self.node, self.instance_id, given.id, given.attempt, {**said, **more}, check)
+        told = {**said, **more}
+        return await note_progress(self.world.tools, self.node, self.instance_id, given.id, given.attempt, told, check)
 
     def running(self, kind: CommandKind) -> NodeCommand:
         """The only one of this kind."""

@@ -14,7 +14,16 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from stagecoach.wire.agent import EndedReport, Enrolled, EnrolRequest, PollAnswer, PollRequest, ProgressReport, StartedReport
+from stagecoach.wire.agent import (
+    EndedReport,
+    Enrolled,
+    EnrolRequest,
+    PollAnswer,
+    PollRequest,
+    ProgressAnswer,
+    ProgressReport,
+    StartedReport,
+)
 
 TOKEN = "sce_" + "enrolment-token-of-the-tests-0123456789"
 CREDENTIAL = "scn_" + "credential-of-the-tests-0123456789-abc"
@@ -32,6 +41,8 @@ class QueuedCommand:
     spec: dict[str, Any] = field(default_factory=dict)
     transfer_id: str | None = None
     ticket_url: Callable[[], str] | None = None
+    ticket_seconds: int | None = None
+    """None: it is not told, as by a service of before, and no other address is given."""
     secret: dict[str, str] | None = None
     attempt: int = 0
     state: str = "pending"
@@ -39,6 +50,8 @@ class QueuedCommand:
     starts: list[StartedReport] = field(default_factory=list)
     ends: list[EndedReport] = field(default_factory=list)
     progress: list[ProgressReport] = field(default_factory=list)
+    bounds: ProgressAnswer | None = None
+    """Answered to reports of progress; None: nothing is, as by a service of before."""
 
     @property
     def ending(self) -> EndedReport:
@@ -118,7 +131,7 @@ class NodeService:
         deadline = time.monotonic() + request.wait_seconds
         while True:
             answer = self._due(request)
-            told = answer.commands or answer.cancel or answer.unknown or answer.rename_to
+            told = answer.commands or answer.ticket_urls or answer.cancel or answer.unknown or answer.rename_to
             if told or self.is_revoked or self.is_away or time.monotonic() > deadline:
                 return shaped(answer) if not self.is_revoked else problem(401, "credential_revoked", "The node was revoked.")
             await asyncio.sleep(LOOK_SECONDS)
@@ -140,6 +153,7 @@ class NodeService:
                     "transferId": one.transfer_id,
                     "spec": one.spec,
                     "ticketUrl": url,
+                    "ticketSeconds": one.ticket_seconds,
                     "secret": one.secret,
                     "fromTheFuture": 1,
                 }
@@ -147,7 +161,13 @@ class NodeService:
         cancel = [one.id for one in self.commands.values() if one.cancel_asked and one.state in {"delivered", "running"}]
         unknown = [known for known in request.running if known in self.unknown or known not in self.commands]
         rename_to, self.rename_to = self.rename_to, None
+        renewed = [
+            {"id": one.id, "ticketUrl": one.ticket_url(), "ticketSeconds": one.ticket_seconds}
+            for one in under_way
+            if one.id in request.expiring and one.ticket_url is not None and one.ticket_seconds is not None
+        ]
         document = {"commands": commands, "cancel": cancel, "unknown": unknown, "renameTo": rename_to}
+        document |= {"ticketUrls": renewed}
         return PollAnswer.model_validate({**document, "leaseSeconds": self.lease_seconds})
 
     def _report(self, command_id: str, what: str, body: Any) -> Response:
@@ -161,13 +181,15 @@ class NodeService:
             if command.state != "running":
                 return problem(409, "wrong_state", "The command does not run.")
             command.progress.append(ProgressReport.model_validate(body))
+            if command.bounds is not None:
+                return shaped(command.bounds)
         else:
             command.ends.append(EndedReport.model_validate(body))
             command.state = "ended"
         return Response(status_code=204)
 
 
-def shaped(answer: Enrolled | PollAnswer) -> Response:
+def shaped(answer: Enrolled | PollAnswer | ProgressAnswer) -> Response:
     return JSONResponse(answer.model_dump(mode="json", by_alias=True))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from stagecoach.agent.arrivals import Arrivals, arrival
+from stagecoach.agent.arrived_bytes import Arrived
 from stagecoach.agent.command_secrets import CommandSecrets
 from stagecoach.agent.journal import Ending, Entry
 from stagecoach.agent.moving import KEEP_UNFINISHED_SECONDS
@@ -19,6 +20,7 @@ from stagecoach.agent.parts import PartRule
 from stagecoach.agent.placing import Placed, place
 from stagecoach.agent.rclone_at_hand import RcloneAtHand
 from stagecoach.agent.rclone_program import usable_rclone
+from stagecoach.agent.rclone_progress import Progress
 from stagecoach.agent.receiver_address import ReceiverAddress
 from stagecoach.agent.receiving import Receiving
 from stagecoach.agent.sending import Sender
@@ -28,7 +30,7 @@ from stagecoach.agent.threads import in_thread
 from stagecoach.core.errors import SettingsError, StagecoachError
 from stagecoach.core.nodes import JOINS_PARTS
 from stagecoach.mover.stagecoach_mover import Failed
-from stagecoach.wire.agent import Receiver
+from stagecoach.wire.agent import ProgressAnswer, Receiver
 from stagecoach.wire.direct_commands import PlaceSpec
 
 _log = logging.getLogger(__name__)
@@ -49,11 +51,19 @@ class DirectRoad:
         *,
         tell: Callable[[str, Standing], None],
         rule: PartRule | None = None,
+        least_free_bytes: int | None = None,
     ) -> None:
         self.secrets = CommandSecrets(state.path / "secrets")
         self.arrivals = Arrivals(receive, state.path / "arrivals")
         self.rclone = RcloneAtHand(state.path / "rclone", roots=[Path(send)])
-        self.receiving = Receiving(address, directory=state.path / "receiver", receive=Path(receive), arrivals=self.arrivals)
+        self.receiving = Receiving(
+            address,
+            directory=state.path / "receiver",
+            receive=Path(receive),
+            arrivals=self.arrivals,
+            tell=lambda command_id, arrived: tell(command_id, _standing_of(arrived)),
+            least_free_bytes=least_free_bytes,
+        )
         self._sent_parts = KeptDigests(state.path / "sent-parts")
         self._sender = Sender(Path(send), state.path / "certificates", self._sent_parts, self.rclone, tell, rule=rule)
         self._can_send = False
@@ -90,6 +100,11 @@ class DirectRoad:
         """Both. May be called twice."""
         await asyncio.gather(self.receiving.stop(), self.rclone.stop())
 
+    def heed(self, command_id: str, answer: ProgressAnswer) -> None:
+        """What the service says of a command that runs."""
+        self.receiving.allow(command_id, answer.max_bytes)
+        self._sender.caps.change(command_id, answer.rate_limit_bytes_per_second)
+
     def knows(self, kind: str) -> bool:
         """Whether it is one of the direct road's."""
         return kind in {RECEIVE, SEND, PLACE, SEND_TO_STORE}
@@ -111,11 +126,8 @@ class DirectRoad:
             return Ending(1, "command_unsupported", f"The command is not understood ({places}); update the agent.")
 
     async def discard(self, transfer_id: str, target_path: str | None = None) -> None:
-        """What of the transfer is hidden here. Raises OSError."""
-        try:
-            await in_thread(lambda: self.arrivals.discard(transfer_id, target_path), "stagecoach-discard")
-        except Failed as failed:
-            _log.error("What transfer %s has left cannot be removed: %s", transfer_id, failed.message)
+        """What of the transfer is hidden here. Raises Failed, OSError."""
+        await in_thread(lambda: self.arrivals.discard(transfer_id, target_path), "stagecoach-discard")
 
     async def _place(self, entry: Entry, work: Work) -> Ending:
         spec = PlaceSpec.model_validate(entry.spec)
@@ -127,6 +139,10 @@ class DirectRoad:
         return Ending(
             0, None, f"{placed.files} files are at their place.", {"sizeBytes": placed.size_bytes, "files": placed.files}
         )
+
+
+def _standing_of(arrived: Arrived) -> Standing:
+    return Standing(Progress("running", arrived.size_bytes, arrived.size_bytes, 0, 0))
 
 
 # As the service and people know them.

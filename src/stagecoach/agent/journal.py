@@ -58,10 +58,20 @@ class Entry:
     state: CommandState = CommandState.TAKEN
     transfer_id: str | None = None
     spec: dict[str, Any] = field(default_factory=dict)
+    ticket_until: float | None = None
+    """Of a move: until when the way to its ticket works, in epoch seconds; None where the service did not say."""
+    ticket_seconds: int | None = None
+    """How long it works in all."""
     has_sent: bool = False
     """Something of it may be with the other side already."""
     process: ProcessMark | None = None
     ending: Ending | None = None
+
+    def needs_ticket(self, now: float) -> bool:
+        """Whether another way to its ticket should be asked for: half of the time of the one that it has is over."""
+        if self.ticket_until is None or self.ticket_seconds is None or not self.is_unfinished:
+            return False
+        return now >= self.ticket_until - self.ticket_seconds / 2
 
     @property
     def is_open(self) -> bool:
@@ -104,7 +114,11 @@ class Journal:
             transfer_id=transfer_of(command),
             spec=command.spec,
         )
-        return self._keep(entry)
+        return self._keep(replace(entry, **self.ticket_life(command.ticket_seconds)))
+
+    def ticket_life(self, seconds: int | None) -> dict[str, Any]:
+        """The fields of an entry whose ticket has a new address, that works for so long."""
+        return {"ticket_until": self._wall_clock() + seconds if seconds is not None else None, "ticket_seconds": seconds}
 
     def change(self, command_id: str, **changes: Any) -> Entry:
         """Gives the changed one."""

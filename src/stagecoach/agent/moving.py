@@ -21,6 +21,7 @@ from stagecoach.agent import durable_files, launch
 from stagecoach.agent.journal import Ending, Entry, ProcessMark
 from stagecoach.agent.processes import GRACE_SECONDS, mark_of, signal_group
 from stagecoach.mover import stagecoach_mover
+from stagecoach.mover.stagecoach_mover import Failed
 
 # The mover gets these of the agent's own variables and no other: one may hold an enrolment token.
 _ENVIRONMENT = (
@@ -102,7 +103,7 @@ class Mover:
         return process
 
     async def discard(self, transfer_id: str) -> None:
-        """Removes what a fetch has left hidden, and the journal: the transfer does not go on."""
+        """Removes what a fetch has left hidden, and the journal: the transfer does not go on. Raises Failed, OSError."""
         directory = self._moves / transfer_id
         if not directory.is_dir():
             return
@@ -123,9 +124,9 @@ class Mover:
         except BaseException:
             await _end(process)
             raise
-        # What could not be removed is tried again when the directory is old.
-        if exit_code == 0:
-            self.forget(transfer_id)
+        if exit_code != 0:
+            raise Failed("discard_failed", f"The mover could not remove what it had left hidden (exit code {exit_code}).")
+        self.forget(transfer_id)
 
     def forget(self, transfer_id: str) -> None:
         """It is done; nothing is hidden any more."""

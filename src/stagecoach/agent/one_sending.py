@@ -15,6 +15,7 @@ from stagecoach.agent.network_probes import ProbeFailed
 from stagecoach.agent.parts_at_receiver import PartsAtReceiver
 from stagecoach.agent.parts_check import PartsCheck
 from stagecoach.agent.parts_source import PartsSource, Source
+from stagecoach.agent.rate_caps import CappedCopy
 from stagecoach.agent.rates import Rates
 from stagecoach.agent.rclone_calls import Destination
 from stagecoach.agent.rclone_copy import Copy, Outcome
@@ -65,6 +66,7 @@ class OneSending:
         self._work = work
         self._errand = errand
         self._rates = rates
+        self._cap = sender.cap_of(entry, errand)
         self._notices: list[str] = []
         self._check: dict[str, Any] | None = None
         self._progress = Progress("running", 0, 0, 0, 0)
@@ -90,7 +92,9 @@ class OneSending:
         compared: int | None = 0
         if survey.without_large().files or not survey.large:
             least = least_large_bytes if survey.large else None
-            outcome = await self._copy(lambda: self._sender.begin(jobs, source, destination, self._errand, least), self._tell)
+            outcome = await self._copy(
+                lambda: self._sender.begin(jobs, source, destination, self._errand, self._cap, least), self._tell
+            )
             compared = await self._compare(jobs, source, destination, outcome.survey, least)
             if not survey.large:
                 survey = outcome.survey
@@ -127,11 +131,11 @@ class OneSending:
                 )
             )
 
-        served = PartsSource(sources, self._errand.rate_bytes_per_second)
+        served = PartsSource(sources, lambda: self._cap.bytes_per_second)
         check = PartsCheck(sources, served, lambda: PartsAtReceiver(endpoint, folder, longest))
         served.start()
         try:
-            limits = self._sender.limits_of(self._errand)
+            limits = self._sender.limits  # how fast it goes is for the server to keep to
             await self._copy(lambda: jobs.copy_parts(served, check, destination, limits=limits), told)
         finally:
             await in_thread(served.stop)
@@ -173,7 +177,7 @@ class OneSending:
         except ProbeFailed as failed:
             raise self._closed(f"The receiver's certificate cannot be fetched ({failed.failure.detail[:200]}).") from None
 
-    async def _copy(self, begin: Callable[[], Copy], told: Callable[[Progress], None]) -> Outcome:
+    async def _copy(self, begin: Callable[[], Copy | CappedCopy], told: Callable[[Progress], None]) -> Outcome:
         self._work.sent()
         tries = _KEY_TRIES
         while True:
@@ -194,7 +198,7 @@ class OneSending:
             if await self._work.stopped_within(_KEY_PAUSE_SECONDS):
                 raise Over(STOPPED)
 
-    async def _stop(self, copy: Copy) -> None:
+    async def _stop(self, copy: Copy | CappedCopy) -> None:
         await self._work.stop.wait()
         copy.stop()
 

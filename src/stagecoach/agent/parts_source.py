@@ -28,6 +28,9 @@ from stagecoach.mover.stagecoach_mover import Failed, Handle
 
 _PIECE_BYTES = 512 * 1024
 _LEAST_PIECE_BYTES = 4096
+_LONGEST_PAUSE_SECONDS = 0.5
+# Of a clock's fractions: nobody waits for less than a byte.
+_ROUNDING_BYTES = 0.5
 # rclone waits for the receiver while it holds a connection open; whoever stops altogether is ended with the server.
 _SILENT_SECONDS = 86_400.0
 _RANGE = re.compile(r"bytes=(\d{1,20})-(\d{0,20})")
@@ -49,31 +52,44 @@ class SourceChanged(Exception):
 
 
 class Pace:
-    """So many bytes in a second, for all threads together; None: as fast as it goes."""
+    """So many bytes in a second, for all threads together; ``rate`` is asked each time. None: as fast as it goes."""
 
-    def __init__(self, bytes_per_second: int | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rate = bytes_per_second
+    def __init__(self, rate: Callable[[], int | None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate = rate
         self._clock = clock
         self._lock = threading.Lock()
-        self._free_at = clock()
-        self.piece_bytes = _PIECE_BYTES
-        if bytes_per_second is not None:
-            self.piece_bytes = max(_LEAST_PIECE_BYTES, min(_PIECE_BYTES, bytes_per_second // 8))
+        self._ahead_bytes = 0.0
+        self._at = clock()
+
+    @property
+    def piece_bytes(self) -> int:
+        """To be read at once: few enough that a slow rate is no jerking."""
+        rate = self._rate()
+        return _PIECE_BYTES if rate is None else max(_LEAST_PIECE_BYTES, min(_PIECE_BYTES, rate // 8))
 
     def keep(self, count: int, ended: threading.Event) -> None:
         """Blocks until so many more may go, or ``ended``."""
-        if self._rate is None:
-            return
+        while (seconds := self._seconds_before(count)) > 0.0:
+            # The rate may be another one meanwhile.
+            if ended.wait(min(seconds, _LONGEST_PAUSE_SECONDS)):
+                return
+
+    def _seconds_before(self, count: int) -> float:
+        """0.0: they go."""
         with self._lock:
-            begins = max(self._free_at, self._clock())
-            self._free_at = begins + count / self._rate
-        ended.wait(max(0.0, begins - self._clock()))
+            rate, now = self._rate(), self._clock()
+            self._ahead_bytes = 0.0 if rate is None else max(0.0, self._ahead_bytes - (now - self._at) * rate)
+            self._at = now
+            if rate is not None and self._ahead_bytes > _ROUNDING_BYTES:
+                return self._ahead_bytes / rate
+            self._ahead_bytes += count
+            return 0.0
 
 
 class PartsSource:
     """Serves between ``start`` and ``stop``. Sources are numbered from 1, as their folders are."""
 
-    def __init__(self, sources: Sequence[Source], rate_bytes_per_second: int | None = None) -> None:
+    def __init__(self, sources: Sequence[Source], rate_bytes_per_second: Callable[[], int | None] = lambda: None) -> None:
         self._sources = dict(enumerate(sources, 1))
         self._secret = secrets.token_urlsafe(32)
         self._pace = Pace(rate_bytes_per_second)
@@ -193,10 +209,10 @@ class PartsSource:
         file = source.open()
         _require_same(file, source)
         place, left = source.file.start_bytes(part) + begin, end - begin
-        buffer = memoryview(bytearray(self._pace.piece_bytes))
+        buffer = memoryview(bytearray(_PIECE_BYTES))
         md5 = hashlib.md5(usedforsecurity=False)
         while left:
-            count = os.preadv(file.descriptor, [buffer[: min(left, len(buffer))]], place)
+            count = os.preadv(file.descriptor, [buffer[: min(left, self._pace.piece_bytes)]], place)
             if not count:
                 raise SourceChanged
             place, left = place + count, left - count

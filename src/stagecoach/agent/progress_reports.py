@@ -15,7 +15,7 @@ from stagecoach.agent.one_sending import Standing
 from stagecoach.agent.service import GONE, AgentService
 from stagecoach.client.asking import Clock
 from stagecoach.client.errors import ServiceError
-from stagecoach.wire.agent import ProgressReport
+from stagecoach.wire.agent import ProgressAnswer, ProgressReport
 
 _log = logging.getLogger(__name__)
 
@@ -24,8 +24,8 @@ _LONGEST_NAME = 4096
 
 
 class ProgressReports:
-    """Of one agent. ``on_gone`` hears of a command that the service knows no more; one that ``is_due`` waits until the service
-    knows that it has begun."""
+    """Of one agent. ``on_gone`` hears of a command that the service knows no more, ``on_answer`` what holds of one; one that
+    ``is_due`` waits until the service knows that it has begun."""
 
     def __init__(
         self,
@@ -35,6 +35,7 @@ class ProgressReports:
         clock: Clock,
         is_due: Callable[[str], bool],
         on_gone: Callable[[str], None],
+        on_answer: Callable[[str, ProgressAnswer], None],
     ) -> None:
         self._service = service
         self._instance_id = instance_id
@@ -42,6 +43,7 @@ class ProgressReports:
         self._clock = clock
         self._is_due = is_due
         self._on_gone = on_gone
+        self._on_answer = on_answer
         self._newest: dict[str, Standing] = {}
         self._checks_told: dict[str, dict[str, Any]] = {}
         self._something = asyncio.Event()
@@ -63,12 +65,16 @@ class ProgressReports:
                     self._something.set()
                 else:
                     await self._report(command_id, standing)
+            self._checks_told = {one: check for one, check in self._checks_told.items() if self._is_unfinished(one)}
             await self._clock.sleep(LEAST_SECONDS)
+
+    def _is_unfinished(self, command_id: str) -> bool:
+        entry = self._journal.get(command_id)
+        return entry is not None and entry.is_unfinished
 
     async def _report(self, command_id: str, standing: Standing) -> None:
         entry = self._journal.get(command_id)
         if entry is None or not entry.is_unfinished:
-            self._checks_told.pop(command_id, None)
             return
         is_new = standing.check is not None and self._checks_told.get(command_id) != standing.check
         progress = standing.progress
@@ -86,11 +92,13 @@ class ProgressReports:
             check=standing.check if is_new else None,
         )
         try:
-            await self._service.progress(command_id, report)
+            answer = await self._service.progress(command_id, report)
         except ServiceError as error:
             if error.status in GONE and error.code != "http_error":
                 _log.info("Command %s is no longer this node's (%s).", command_id, error.code)
                 self._on_gone(command_id)
             return
+        if answer is not None:
+            self._on_answer(command_id, answer)
         if is_new and standing.check is not None:
             self._checks_told[command_id] = standing.check

@@ -61,6 +61,8 @@ _FLAGS = (
     # A folder stays when the last file in it is removed.
     "--no-cleanup",
     *("--stats", "0"),
+    # Room would be set aside for as much as a sender says that he sends, and no size would show it.
+    "--local-no-preallocate",
 )
 
 
@@ -178,9 +180,31 @@ class Receiver:
         self._desk.open(opened)
         return opened
 
+    async def begin_anew(self) -> None:
+        """Break off all that is being sent here, and remove every beginning: what is open stays open. Senders try again.
+
+        Raises RcloneUnavailable when it does not come back; its guard, or its owner, tries again.
+        """
+        believing = self._process
+        async with self._one_at_a_time:
+            if believing is None or self._process is not believing:
+                return  # it has ended by itself meanwhile, and its successor knows nothing of what was begun
+            await self._end(grace_seconds=0.0)
+            await self._clean()
+            await self._spawn()
+
+    async def cut_key(self, access_key_id: str) -> None:
+        """As :func:`close_key`, and what its holder sends at this moment ends too: a door that is shut does not stop a file
+        that is open already. Others are broken off with it. Raises the same as :func:`begin_anew`."""
+        self._desk.close(access_key_id)
+        await self.begin_anew()
+
+    def note_full_disk(self) -> None:
+        """Its owner is told for a while."""
+        self._full_at = self._clock()
+
     async def close_key(self, access_key_id: str, *, at_once: bool = True) -> None:
         """Nobody is let in with it any more: at once, or, where its holder has done what he wanted, within five minutes."""
-        believing = self._process
         is_believed = self._desk.close(access_key_id)
         if is_believed and at_once and self._desk.keys:
             # A new start would break off what others send: files of hours begin anew.
@@ -190,13 +214,8 @@ class Receiver:
             except OSError as error:
                 log.warning("a door cannot be shut (%s), so the receiver is started again", error.strerror)
         if is_believed and at_once:
-            async with self._one_at_a_time:
-                if believing is None or self._process is not believing:
-                    return  # it has ended by itself meanwhile, and its successor believes nothing
-                # Asked politely, it would let an upload with the closed key go on for seconds.
-                await self._end(grace_seconds=0.0)
-                await self._clean()
-                await self._spawn()
+            # Asked politely, it would let an upload with the closed key go on for seconds.
+            await self.begin_anew()
 
     async def _spawn(self) -> None:
         process = BoundProcess("receiver", redacted=self._redacted, log=log, heard=self._hear)
@@ -251,7 +270,7 @@ class Receiver:
 
     def _hear(self, line: str) -> None:
         if _DISK_FULL.search(line):
-            self._full_at = self._clock()
+            self.note_full_disk()
 
     def _redacted(self, text: str) -> str:
         return Redaction(key.secret_access_key for key in self._desk.keys).redacted(text)

@@ -26,11 +26,16 @@ def require_folder(folder: Path, root: Path) -> Path:
     return real
 
 
+def is_unfinished(name: str) -> bool:
+    """Whether it is a file that a sender has begun and not ended: rclone gives it its name at the end."""
+    return name.startswith(_LEFTOVERS)
+
+
 def remove_leftovers(folder: Path) -> int:
     """Temporary files of uploads that no running receiver knows any more; how many there were. Blocking."""
     removed = 0
     for entry in _below(folder):
-        if entry.name.startswith(_LEFTOVERS) and not entry.is_dir(follow_symlinks=False):
+        if is_unfinished(entry.name) and not entry.is_dir(follow_symlinks=False):
             Path(entry.path).unlink(missing_ok=True)
             removed += 1
     return removed

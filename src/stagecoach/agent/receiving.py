@@ -10,9 +10,12 @@ import asyncio
 import contextlib
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
+from stagecoach.agent.arrival_watch import FULL, ArrivalWatch
 from stagecoach.agent.arrivals import Arrivals, arrival
+from stagecoach.agent.arrived_bytes import Arrived, lack_of_room
 from stagecoach.agent.joining_early import join_as_they_come
 from stagecoach.agent.journal import Ending, Entry
 from stagecoach.agent.receiver import Receiver
@@ -31,7 +34,10 @@ _CLOSED = "The transfer's key was closed; what has arrived stays until it is pla
 
 
 class Receiving:
-    """Of one node, between ``start`` and ``stop``; without an ``address`` it does nothing."""
+    """Of one node, between ``start`` and ``stop``; without an ``address`` it does nothing.
+
+    ``tell`` hears how much has arrived for a command. ``least_free_bytes`` as in ``lack_of_room``.
+    """
 
     def __init__(
         self,
@@ -40,8 +46,13 @@ class Receiving:
         directory: Path,
         receive: Path,
         arrivals: Arrivals,
+        tell: Callable[[str, Arrived], None] = lambda command_id, arrived: None,
+        least_free_bytes: int | None = None,
         look_seconds: float = LOOK_SECONDS,
     ) -> None:
+        self._tell = tell
+        self._least_free_bytes = least_free_bytes
+        self._watches: dict[str, ArrivalWatch] = {}
         self._arrivals = arrivals
         self._address = address
         self._look_seconds = look_seconds
@@ -97,7 +108,7 @@ class Receiving:
             await self._receiver.stop()
 
     async def run(self, entry: Entry, work: Work, secret: wire.Secret | None) -> Ending:
-        """Until it is stopped. Raises Failed, StagecoachError."""
+        """Until it is stopped, or more has arrived than may. Raises Failed, StagecoachError, OSError."""
         spec = ReceiveSpec.model_validate(entry.spec)
         if self._receiver is None:
             return Ending(1, "command_unsupported", "This node has no receiver: its agent runs without --receiver.")
@@ -105,6 +116,9 @@ class Receiving:
             return Ending(1, "interrupted", "The key of the transfer did not come with the command, or was lost.")
         one = arrival(spec.transfer_id, spec.target_path, is_directory=spec.is_directory)
         folder = await in_thread(lambda: self._arrivals.open(one), "stagecoach-receive")
+        if (lack := await in_thread(lambda: lack_of_room(folder, self._least_free_bytes), "stagecoach-receive")) is not None:
+            self._receiver.note_full_disk()
+            return Ending(1, FULL, lack)
         while not self._serves.is_set():
             if await work.stopped_within(0.1):
                 return Ending(143, "interrupted", _CLOSED)
@@ -112,21 +126,40 @@ class Receiving:
         self._open[entry.id] = key
         stopped = threading.Event()
         joining = asyncio.create_task(in_thread(lambda: join_as_they_come(folder, stopped), "stagecoach-join"))
+        ending: Ending | None = None
         try:
             work.started()
-            await work.stop.wait()
+            ending = await self._watched(self._receiver, entry.id, folder, spec.max_bytes).until_stopped(work)
         finally:
             stopped.set()
             del self._open[entry.id]
+            self._watches.pop(entry.id, None)
             if work.why is not Stop.AGENT_ENDS:  # then the receiver ends, and all its keys with it
-                await self._close(self._receiver, key)
+                await self._close(self._receiver, key, cut=ending is not None)
             # Whatever comes next in the folder must find it alone there.
             await joining
-        return Ending(143, "interrupted", _CLOSED)
+        if ending is not None and ending.code == FULL:
+            self._receiver.note_full_disk()
+        return ending or Ending(143, "interrupted", _CLOSED)
 
-    async def _close(self, receiver: Receiver, key: ReceiverKey) -> None:
+    def allow(self, command_id: str, max_bytes: int | None) -> None:
+        """From now on so much may arrive for a command that runs; None: it is not bounded."""
+        if (watch := self._watches.get(command_id)) is not None:
+            watch.max_bytes = max_bytes
+
+    def _watched(self, receiver: Receiver, command_id: str, folder: Path, max_bytes: int | None) -> ArrivalWatch:
+        watch = self._watches[command_id] = ArrivalWatch(
+            folder,
+            max_bytes,
+            self._least_free_bytes,
+            tell=lambda arrived: self._tell(command_id, arrived),
+            drop_unfinished=receiver.begin_anew,
+        )
+        return watch
+
+    async def _close(self, receiver: Receiver, key: ReceiverKey, *, cut: bool = False) -> None:
         try:
-            await receiver.close_key(key.access_key_id)
+            await (receiver.cut_key if cut else receiver.close_key)(key.access_key_id)
         except StagecoachError as failure:
             # It does not run, so the key opens nothing; the keeper begins it again.
             _log.warning("The receiver does not come back after a key was closed: %s", failure.message)

@@ -31,7 +31,7 @@ from stagecoach.agent.surroundings import Surroundings, platform_name, version
 from stagecoach.agent.work import DISCARD, ENDED_BY_SIGTERM, MOVE, Workshop
 from stagecoach.client.asking import Clock
 from stagecoach.client.errors import ServiceError
-from stagecoach.wire.agent import MAX_RUNNING, MAX_WAIT_SECONDS, Command, PollAnswer, PollRequest
+from stagecoach.wire.agent import MAX_RUNNING, MAX_WAIT_SECONDS, Command, PollAnswer, PollRequest, TicketUrl
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ class Agent:
         checker: Checker | None = None,
         receiver: ReceiverAddress | None = None,
         rule: PartRule | None = None,
+        least_free_bytes: int | None = None,
         clock: Clock | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -75,6 +76,7 @@ class Agent:
             receiver,
             tell=lambda command_id, standing: self._told(command_id, standing),
             rule=rule,
+            least_free_bytes=least_free_bytes,
         )
         self._wait_seconds = min(MAX_WAIT_SECONDS, enrolment.poll_seconds)
         self._clean_due = 0.0
@@ -90,12 +92,19 @@ class Agent:
                 self.direct,
                 self._clock,
                 lambda command_id: self._reports.tell(command_id),
+                self._wall_clock,
             )
             self._reports = Reports(
                 service, enrolment.instance_id, self._journal, Backoff(self._clock), self._workshop.acknowledge, self._refused
             )
             self._progress = ProgressReports(
-                service, enrolment.instance_id, self._journal, self._clock, self._reports.is_due, self._refused
+                service,
+                enrolment.instance_id,
+                self._journal,
+                self._clock,
+                self._reports.is_due,
+                self._refused,
+                self.direct.heed,
             )
             self.direct.secrets.forget_all_but({entry.id for entry in self._journal if entry.is_unfinished})
             await self.direct.start()
@@ -160,6 +169,7 @@ class Agent:
             receiver=self.direct.receiver,
             kinds=[MOVE, DISCARD, CHECK_NETWORK, *self.direct.kinds],
             wait_seconds=self._wait_seconds,
+            expiring=[entry.id for entry in self._journal if entry.needs_ticket(self._wall_clock())][:MAX_RUNNING],
         )
 
     def _heed(self, answer: PollAnswer) -> None:
@@ -176,6 +186,8 @@ class Agent:
             except OSError as error:
                 # Not acknowledged, so it is delivered again.
                 _log.error("Command %s cannot be taken: the state directory cannot be written (%s).", command.id, error.strerror)
+        for renewed in answer.ticket_urls:
+            self._renew_ticket(renewed)
         if answer.rename_to is not None and answer.rename_to != self._enrolment.name:
             renamed = replace(self._enrolment, name=answer.rename_to)
             with contextlib.suppress(OSError):  # said again with the next answer
@@ -193,8 +205,20 @@ class Agent:
         if known.is_unfinished:
             self._keep_secrets(known, command)
         state = CommandState.ENDED if known.ending is not None else known.state
-        self._journal.change(known.id, attempt=command.attempt, state=state)
+        life = self._journal.ticket_life(command.ticket_seconds) if command.ticket_url is not None else {}
+        self._journal.change(known.id, attempt=command.attempt, state=state, **life)
         self._reports.tell(known.id)
+
+    def _renew_ticket(self, renewed: TicketUrl) -> None:
+        entry = self._journal.get(renewed.id)
+        if entry is None or not entry.is_unfinished or entry.kind != MOVE:
+            return
+        try:
+            self._mover.keep_ticket_url(entry, renewed.ticket_url)
+            self._journal.change(entry.id, **self._journal.ticket_life(renewed.ticket_seconds))
+        except OSError as error:
+            # Asked for again with the next question.
+            _log.error("The ticket of command %s cannot be renewed (%s).", entry.id, error.strerror)
 
     def _written_down(self, command: Command) -> Entry:
         entry = Entry(command.id, command.kind, command.attempt, 0, 0.0, transfer_id=transfer_of(command))

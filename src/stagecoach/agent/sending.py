@@ -25,6 +25,7 @@ from stagecoach.agent.one_sending import OneSending, Over, Standing
 from stagecoach.agent.part_digests import KeptDigests, identity_of, version_of
 from stagecoach.agent.parts import PartedFile, PartRule, written_list
 from stagecoach.agent.parts_source import Source
+from stagecoach.agent.rate_caps import CappedCopy, RateCap, RateCaps
 from stagecoach.agent.rates import Rates
 from stagecoach.agent.rclone_at_hand import RcloneAtHand
 from stagecoach.agent.rclone_calls import Destination, Limits
@@ -64,10 +65,11 @@ class Sender:
         self._rclone = rclone
         self._tell = tell
         self._look = look
-        self._limits = limits
+        self.limits = limits
         self.rule = rule or PartRule()
         self._kept = kept
         self._clock = clock
+        self.caps = RateCaps()
 
     async def send(self, entry: Entry, work: Work, secret: Secret | None) -> Ending:
         """To another node. Raises Failed, StagecoachError, ValidationError."""
@@ -87,6 +89,8 @@ class Sender:
             return await sending.run()
         except Over as over:
             return replace(over.ending, message=over.ending.message[:1000], result=sending.result())
+        finally:
+            self.caps.forget(entry.id)
 
     def source(self, errand: Errand) -> Path:
         """Blocking. Raises Failed for what is not there, is something else, or lies behind a symbolic link."""
@@ -124,18 +128,28 @@ class Sender:
         """Of the agent's rclone."""
         return await self._rclone.jobs()
 
-    def limits_of(self, errand: Errand) -> Limits:
-        """Of its copies."""
-        return replace(self._limits, rate_bytes_per_second=errand.rate_bytes_per_second)
+    def cap_of(self, entry: Entry, errand: Errand) -> RateCap:
+        """How fast its bytes may go at this moment."""
+        return self.caps.of(entry.id, errand.rate_bytes_per_second)
 
     def begin(
-        self, jobs: RcloneJobs, source: Path, destination: Destination, errand: Errand, least_large_bytes: int | None
-    ) -> Copy:
+        self,
+        jobs: RcloneJobs,
+        source: Path,
+        destination: Destination,
+        errand: Errand,
+        cap: RateCap,
+        least_large_bytes: int | None,
+    ) -> CappedCopy:
         """Of one file or of a directory, there without files of ``least_large_bytes`` and more."""
-        limits = self.limits_of(errand)
-        if errand.name is None:
-            return jobs.copy_directory(source, destination, limits=limits, least_large_bytes=least_large_bytes)
-        return jobs.copy_file(source, destination, name=errand.name, limits=limits)
+
+        def capped(rate: int | None) -> Copy:
+            limits = replace(self.limits, rate_bytes_per_second=rate)
+            if errand.name is None:
+                return jobs.copy_directory(source, destination, limits=limits, least_large_bytes=least_large_bytes)
+            return jobs.copy_file(source, destination, name=errand.name, limits=limits)
+
+        return CappedCopy(capped, cap, keeps_files=errand.name is None)
 
     def sources(self, entry: Entry, errand: Errand, survey: Survey) -> list[Source]:
         """The large files of ``survey``, to be served in parts. Blocking. Raises OSError, and Failed for too many."""

@@ -11,7 +11,16 @@ from pydantic import BaseModel, ValidationError
 from stagecoach.agent.errors import CredentialRefused
 from stagecoach.client.asking import Asking, Clock
 from stagecoach.client.errors import ServiceError
-from stagecoach.wire.agent import EndedReport, Enrolled, EnrolRequest, PollAnswer, PollRequest, ProgressReport, StartedReport
+from stagecoach.wire.agent import (
+    EndedReport,
+    Enrolled,
+    EnrolRequest,
+    PollAnswer,
+    PollRequest,
+    ProgressAnswer,
+    ProgressReport,
+    StartedReport,
+)
 
 TIMEOUT_SECONDS = 30.0
 ENROLLING_PATIENCE_SECONDS = 60.0
@@ -76,13 +85,14 @@ class AgentService:
         """The same."""
         await self._report(command_id, "ended", report)
 
-    async def progress(self, command_id: str, report: ProgressReport) -> None:
-        """The same."""
-        await self._report(command_id, "progress", report)
+    async def progress(self, command_id: str, report: ProgressReport) -> ProgressAnswer | None:
+        """What holds from now on; None of a service that does not say it. Raises the same."""
+        answer = await self._report(command_id, "progress", report)
+        return _understood(ProgressAnswer, answer) if answer is not None else None
 
-    async def _report(self, command_id: str, what: str, report: BaseModel) -> None:
+    async def _report(self, command_id: str, what: str, report: BaseModel) -> Any:
         try:
-            await self._asking.once("POST", f"/agent/commands/{command_id}/{what}", json=_document(report))
+            return await self._asking.once("POST", f"/agent/commands/{command_id}/{what}", json=_document(report))
         except ServiceError as error:
             # 409 speaks of the command here.
             raise _as_refusal(error, _REFUSALS - GONE) from None

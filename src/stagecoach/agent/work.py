@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from stagecoach.agent.checking import CHECK_NETWORK, Checker
@@ -14,6 +16,7 @@ from stagecoach.agent.moving import CANCELLED, Mover
 from stagecoach.agent.processes import GRACE_SECONDS, KILLED_SECONDS, end_orphan
 from stagecoach.agent.stopping import Stop, Work
 from stagecoach.client.asking import Clock
+from stagecoach.mover.stagecoach_mover import Failed
 
 _log = logging.getLogger(__name__)
 
@@ -21,6 +24,8 @@ MOVE = "move"
 DISCARD = "discard"
 ENDED_BY_SIGTERM = 143
 JOURNAL_SECONDS = 5.0
+# Of a service that gives no other way to a ticket the old one is tried.
+TICKET_LOOKS, TICKET_LOOK_SECONDS = 300, 0.5
 
 
 class Workshop:
@@ -34,7 +39,9 @@ class Workshop:
         direct: DirectRoad,
         clock: Clock,
         on_change: Callable[[str], None],
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
+        self._wall_clock = wall_clock
         self._journal = journal
         self._mover = mover
         self._checker = checker
@@ -42,7 +49,7 @@ class Workshop:
         self._clock = clock
         self._on_change = on_change
         self._works: dict[str, Work] = {}
-        self._discarding: set[asyncio.Task[None]] = set()
+        self._discarding: set[asyncio.Task[object]] = set()
 
     def begin(self, command_id: str) -> None:
         """Or go on with it."""
@@ -124,7 +131,9 @@ class Workshop:
     async def _ending_of(self, entry: Entry, work: Work) -> Ending:
         if entry.kind == DISCARD and entry.transfer_id is not None:
             path = entry.spec.get("targetPath")
-            await self._discard_of(entry, path if isinstance(path, str) else None)
+            trouble = await self._discard_of(entry, path if isinstance(path, str) else None)
+            if trouble is not None:
+                return Ending(1, "discard_failed", f"{trouble} It is tried again in seven days."[:1000])
             return Ending(0, None, "What the transfer had left on the node was removed.")
         if entry.kind == CHECK_NETWORK:
             self._journal.change(entry.id, state=CommandState.RUNNING)
@@ -144,9 +153,24 @@ class Workshop:
             if entry.transfer_id is not None:
                 # Of the direct road, if the transfer had begun to go there: its folder has the name of the hidden file.
                 await self._direct.discard(entry.transfer_id)
+            if not await self._has_ticket(entry.id, work):
+                return Ending(ENDED_BY_SIGTERM, "interrupted", "The command was stopped before it began.")
             return await self._mover.run(entry, on_start, work.stop)
+        except Failed as failed:
+            return Ending(1, failed.code, failed.message[:1000])
         except OSError as error:
             return Ending(1, "interrupted", f"The agent could not start the mover ({error.strerror}).")
+
+    async def _has_ticket(self, command_id: str, work: Work) -> bool:
+        """Whether it may begin: one that has waited for longer than the way to its ticket works is given another one, which
+        is asked for meanwhile. False: it is to stop."""
+        for _ in range(TICKET_LOOKS):
+            entry = self._journal.get(command_id)
+            if entry is None or entry.ticket_until is None or self._wall_clock() < entry.ticket_until:
+                break
+            if await work.stopped_within(TICKET_LOOK_SECONDS):
+                return False
+        return True
 
     async def _by_direct_road(self, entry: Entry, work: Work) -> Ending:
         def started() -> None:
@@ -175,8 +199,9 @@ class Workshop:
             return
         if work.why is Stop.CANCELLED and not is_done:
             if entry.kind == MOVE:
-                ending = Ending(ENDED_BY_SIGTERM, CANCELLED, "The command was cancelled, and what it had done was removed.")
-                await self._discard_of(entry)
+                trouble = await self._discard_of(entry)
+                words = f"The command was cancelled. {trouble or 'What it had done was removed.'}"
+                ending = Ending(ENDED_BY_SIGTERM, CANCELLED, words[:1000])
             else:
                 # What has arrived of a direct transfer stays, until it is discarded by a command of its own.
                 ending = Ending(ENDED_BY_SIGTERM, CANCELLED, "The command was cancelled.", ending.result)
@@ -208,22 +233,30 @@ class Workshop:
         if entry.kind == MOVE:
             await self._discard_of(entry)
 
-    async def _discard_of(self, entry: Entry, target_path: str | None = None) -> None:
-        if entry.transfer_id is not None and not self._is_wanted(entry.transfer_id, but=entry.id):
-            await self._discard(entry.transfer_id, target_path)
+    async def _discard_of(self, entry: Entry, target_path: str | None = None) -> str | None:
+        """Why it could not be removed, in a sentence."""
+        if entry.transfer_id is None or self._is_wanted(entry.transfer_id, but=entry.id):
+            return None
+        return await self._discard(entry.transfer_id, target_path)
 
-    async def _discard(self, transfer_id: str, target_path: str | None = None) -> None:
-        try:
-            await self._mover.discard(transfer_id)
-            await self._direct.discard(transfer_id, target_path)
-        except OSError as error:
+    async def _discard(self, transfer_id: str, target_path: str | None = None) -> str | None:
+        troubles = []
+        for remove in (self._mover.discard, partial(self._direct.discard, target_path=target_path)):
+            try:
+                await remove(transfer_id)
+            except Failed as failed:
+                troubles.append(failed.message)
+            except OSError as error:
+                troubles.append(f"What the transfer has left cannot be removed ({error.strerror or type(error).__name__}).")
+        for trouble in troubles:
             # Tried again when it is old.
-            _log.error("What transfer %s has left cannot be removed (%s).", transfer_id, error.strerror)
+            _log.error("Transfer %s: %s", transfer_id, trouble)
+        return " ".join(troubles) or None
 
     def _is_wanted(self, transfer_id: str, but: str = "") -> bool:
         return any(entry.transfer_id == transfer_id and entry.is_unfinished and entry.id != but for entry in self._journal)
 
-    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+    def _later(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(work)
         self._discarding.add(task)
         task.add_done_callback(self._discarding.discard)

@@ -55,6 +55,7 @@ async def post_poll(request: wire.PollRequest, node: CurrentNode, tools: Tools, 
         receiver=request.receiver.model_dump() if request.receiver is not None else None,
         kinds=tuple(request.kinds),
         address=address_of(connection),
+        expiring=tuple(request.expiring),
     )
     return _shown(await poll_node(tools, node, report, request.wait_seconds, connection.is_disconnected))
 
@@ -65,13 +66,17 @@ async def post_started(command_id: CommandId, request: wire.StartedReport, node:
     await note_start(tools, node, request.instance_id, command_id, request.attempt)
 
 
-@router.post("/commands/{command_id}/progress", status_code=204, summary="Say how far a command is")
-async def post_progress(command_id: CommandId, request: wire.ProgressReport, node: CurrentNode, tools: Tools) -> None:
-    """Of what is sent to another node or to a store: at most once in two seconds. 404 and 409: it is to be stopped."""
+@router.post("/commands/{command_id}/progress", summary="Say how far a command is")
+async def post_progress(
+    command_id: CommandId, request: wire.ProgressReport, node: CurrentNode, tools: Tools
+) -> wire.ProgressAnswer:
+    """Of what is sent to another node or to a store, or arrives from one: at most once in two seconds. The answer says what
+    holds of it from now on. 404 and 409: it is to be stopped."""
     said = request.model_dump(by_alias=True, exclude={"instance_id", "attempt", "check"})
     said["currentFile"] = _plain(request.current_file) if request.current_file is not None else None
     said["notices"] = [_plain(notice) for notice in request.notices]
-    await note_progress(tools, node, request.instance_id, command_id, request.attempt, said, request.check)
+    bounds = await note_progress(tools, node, request.instance_id, command_id, request.attempt, said, request.check)
+    return wire.ProgressAnswer(rate_limit_bytes_per_second=bounds.rate_limit_bytes_per_second, max_bytes=bounds.max_bytes)
 
 
 @router.post("/commands/{command_id}/ended", status_code=204, summary="Say that a command has ended")
@@ -105,6 +110,7 @@ def _shown(answer: PollAnswer) -> wire.PollAnswer:
                 transfer_id=given.command.shown_transfer_id,
                 spec=dict(given.command.spec),
                 ticket_url=given.ticket_url,
+                ticket_seconds=given.ticket_seconds,
                 secret=wire.Secret(access_key_id=given.secret.access_key_id, secret_access_key=given.secret.secret_access_key)
                 if given.secret is not None
                 else None,
@@ -112,6 +118,11 @@ def _shown(answer: PollAnswer) -> wire.PollAnswer:
             for given in answer.commands
         ],
         cancel=list(answer.cancel),
+        ticket_urls=[
+            wire.TicketUrl(id=one.command.id, ticket_url=one.ticket_url, ticket_seconds=one.ticket_seconds)
+            for one in answer.renewed
+            if one.ticket_url is not None and one.ticket_seconds is not None
+        ],
         unknown=list(answer.unknown),
         rename_to=answer.rename_to,
         parallel=answer.parallel,

@@ -16,6 +16,7 @@ from stagecoach.core.errors import Conflict
 from stagecoach.core.relays import require_no_leg
 from stagecoach.core.transfer import MEANING, Direction, State, TransferFilter
 from stagecoach.flows.cancel_transfer import cancel_transfer
+from stagecoach.flows.change_rate import change_rate
 from stagecoach.flows.finish_transfer import finish_transfer, list_parts
 from stagecoach.flows.follow_leg import leg_of
 from stagecoach.flows.retry_transfer import retry_transfer
@@ -86,6 +87,17 @@ async def delete_transfer(
     """
     async with trail.of(Act.TRANSFER_CANCELLED, transfer_id):
         return view(await cancel_transfer(tools, caller, transfer_id))
+
+
+@router.patch("/{transfer_id}", summary="Change how fast a transfer may go")
+async def patch_transfer(
+    transfer_id: TransferId, request: wire.TransferChange, caller: TransfersWriter, tools: Tools, trail: CurrentTrail
+) -> wire.TransferView:
+    """Of one that goes straight from node to node: its sender hears of it within seconds, ends what it sends and goes on at
+    once at the other rate. What has arrived whole is not sent again. 409 where nothing is sent so, or everything was."""
+    rate = request.rate_limit_bytes_per_second
+    async with trail.of(Act.TRANSFER_CHANGED, transfer_id, rate_limit_bytes_per_second=rate):
+        return view(await change_rate(tools, caller, transfer_id, rate))
 
 
 @router.post("/{transfer_id}/retry", summary="Go on with a failed transfer")

@@ -24,7 +24,7 @@ from stagecoach.agent.logs import start_logging
 from stagecoach.agent.receiver_address import ReceiverAddress, receiver_address
 from stagecoach.agent.state_directory import Enrolment, StateDirectory, default_state_directory
 from stagecoach.cli.running import EXIT_CODES, FAILED, AsJson, end, exit_code, print_json
-from stagecoach.cli.words import local_time, plain, size
+from stagecoach.cli.words import bytes_of, local_time, plain, size
 from stagecoach.core.addresses import is_private_road
 from stagecoach.core.errors import StagecoachError
 
@@ -58,6 +58,15 @@ Receiver = Annotated[
         envvar="STAGECOACH_AGENT_RECEIVER",
         metavar="HOST[:PORT]",
         help="Where other nodes reach this one; it listens at that port, and is sent to directly.",
+    ),
+]
+KeepFree = Annotated[
+    str | None,
+    typer.Option(
+        "--keep-free",
+        envvar="STAGECOACH_AGENT_KEEP_FREE",
+        metavar="SIZE",
+        help="No node sends here while the receiving disk has less room; 1GiB, or 1 % of a smaller disk, unless said.",
     ),
 ]
 InsecureHttp = Annotated[
@@ -100,10 +109,12 @@ def run(
     send: Send = None,
     receive: Receive = None,
     receiver: Receiver = None,
+    keep_free: KeepFree = None,
     insecure_http: InsecureHttp = False,
 ) -> None:
     """Do what the service asks of this node, until SIGTERM. Enrols first where there is a new token."""
     directory = _state(state)
+    least_free_bytes = bytes_of(keep_free, "--keep-free")
     try:
         address = receiver_address(receiver) if receiver else None
         with directory.locked():
@@ -118,7 +129,7 @@ def run(
             start_logging([enrolment.credential, token or ""])
             if os.geteuid() == 0:
                 logging.warning("The agent runs as root, and so does all that is sent here: give it a user of its own.")
-            asyncio.run(_run(directory, enrolment, address))
+            asyncio.run(_run(directory, enrolment, address, least_free_bytes))
     except (StagecoachError, OSError) as error:
         _end(False, error)
 
@@ -142,14 +153,16 @@ def status(state: State = None, as_json: AsJson = False) -> None:
         raise typer.Exit(FAILED)
 
 
-async def _run(directory: StateDirectory, enrolment: Enrolment, receiver: ReceiverAddress | None) -> None:
+async def _run(
+    directory: StateDirectory, enrolment: Enrolment, receiver: ReceiverAddress | None, least_free_bytes: int | None
+) -> None:
     # Only an agent makes certificates: who copies a file needs no library for it.
     from stagecoach.agent.running import Agent
 
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    await Agent(directory, enrolment, receiver=receiver).run(stop)
+    await Agent(directory, enrolment, receiver=receiver, least_free_bytes=least_free_bytes).run(stop)
 
 
 def _state(given: Path | None) -> StateDirectory:

@@ -12,7 +12,7 @@ import typer
 
 from stagecoach.cli.progress import Legs
 from stagecoach.cli.running import AsJson, run
-from stagecoach.cli.words import Remote, as_remote, plain, require_text, summary
+from stagecoach.cli.words import Remote, as_remote, plain, rate_of, require_text, summary
 from stagecoach.client import CarriedTransfer, Client, ServiceError
 from stagecoach.wire.transfers import TransferDetail
 
@@ -38,7 +38,7 @@ def cp(
         str | None, typer.Option(help="Between two nodes: direct (straight, or not at all), staged, or auto.", metavar="ROAD")
     ] = None,
     rate_limit: Annotated[
-        int | None, typer.Option(min=1024, metavar="BYTES", help="Between two nodes, straight: bytes a second at most.")
+        str | None, typer.Option(metavar="RATE", help="Between two nodes, straight: bytes a second at most, like 10M.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -59,7 +59,8 @@ def cp(
     elif remote_source is not None and remote_target is None:
         _download(remote_source, Path(target), recursive, account, as_json)
     elif remote_source is not None and remote_target is not None:
-        _send(remote_source, remote_target, recursive, account, Way(road, rate_limit), as_json)
+        most = rate_of(rate_limit, "--rate-limit") if rate_limit is not None else None
+        _send(remote_source, remote_target, recursive, account, Way(road, most), as_json)
     else:
         raise typer.BadParameter("at least one of the two is SYSTEM:/path (write ./name:/x for a local file with an odd name)")
 

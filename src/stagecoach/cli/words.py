@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 import typer
@@ -11,6 +12,14 @@ from stagecoach.wire.transfers import TransferView
 
 Remote = Place
 as_remote = as_place
+
+
+_UNITS: dict[str, int] = {"": 1, "B": 1} | {
+    f"{letter}{ending}": base**power
+    for power, letter in enumerate("KMGTP", 1)
+    for ending, base in (("", 1024), ("IB", 1024), ("B", 1000))
+}
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 
 
 def require_text(path: str) -> None:
@@ -33,6 +42,32 @@ def size(size_bytes: float) -> str:
             return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
         size_bytes /= 1024
     return f"{size_bytes:.2f} TiB"
+
+
+def bytes_of(text: str | None, option: str = "--max-bytes") -> int | None:
+    """``10TiB`` and ``10T`` are 10 · 1024⁴, ``10TB`` is 10 · 1000⁴. Raises BadParameter, which names the ``option``."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,18}) ?([A-Za-z]{0,3})", text.strip())
+    if found is None or found[2].upper() not in _UNITS:
+        raise typer.BadParameter("write a whole number of bytes, or one with a unit: 500GiB, 10TB", param_hint=option)
+    return int(found[1]) * _UNITS[found[2].upper()]
+
+
+def rate_of(text: str, option: str) -> int:
+    """Bytes a second, written as a size. Raises BadParameter."""
+    rate = bytes_of(text, option)
+    if rate is None or not 1024 <= rate <= 2**50:
+        raise typer.BadParameter("write at least 1K, and at most 1P, a second", param_hint=option)
+    return rate
+
+
+def seconds_of(text: str, option: str) -> int:
+    """``90s``, ``30m``, ``12h`` or ``7d``. Raises BadParameter."""
+    found = re.fullmatch(r"([0-9]{1,9})([smhd])", text.strip().lower())
+    if found is None:
+        raise typer.BadParameter("write a whole number with a unit: 30m, 12h, 7d", param_hint=option)
+    return int(found[1]) * _SECONDS[found[2]]
 
 
 def local_time(time: datetime | None) -> str:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from stagecoach.client.asking import Asking
 from stagecoach.client.errors import ServiceError
+from stagecoach.client.node_sends import NodeSendQuestions
 from stagecoach.core.names import is_transfer_id
 from stagecoach.core.nodes import SYSTEM_PREFIX
 from stagecoach.wire.nodes import (
@@ -28,7 +29,7 @@ CHECK_WAIT_SECONDS = 300.0
 CHECK_LOOK_SECONDS = 1.0
 
 
-class NodeQuestions:
+class NodeQuestions(NodeSendQuestions):
     """Every method raises ServiceError for a problem that the service answers. What makes a secret is asked once."""
 
     _asking: Asking

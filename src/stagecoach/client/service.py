@@ -211,13 +211,25 @@ class Service(NodeQuestions):
         """Stop what runs and keep what has arrived; ``retry`` goes on from there."""
         return TransferView.model_validate(await self._ask("POST", transfer_id, "/stop"))
 
+    async def limit(self, transfer_id: str, bytes_per_second: int | None) -> TransferView:
+        """From now on at most so fast, straight between two nodes; None: as fast as it goes. Also while it goes.
+
+        Raises ServiceError: ``wrong_state``: it does not go straight, or all of it was sent.
+        """
+        change = {"rateLimitBytesPerSecond": bytes_per_second}
+        return TransferView.model_validate(await self._ask("PATCH", transfer_id, json=change))
+
     async def network_check(self, transfer_id: str) -> NetworkCheckView:
         """What was found of the way between two nodes, and how fast it went. Raises ServiceError: there is none (yet)."""
         return NetworkCheckView.model_validate(await self._ask("GET", transfer_id, "/network-check"))
 
-    async def download_url(self, transfer_id: str) -> DownloadUrl:
-        """A fresh URL of a staged download."""
-        return DownloadUrl.model_validate(await self._ask("GET", transfer_id, "/download-url"))
+    async def download_url(self, transfer_id: str, *, ttl_seconds: int | None = None) -> DownloadUrl:
+        """A fresh URL of a staged download, for ``ttl_seconds`` (60 to 604800), or as long as the service gives by itself.
+
+        Whoever has it may fetch the file until then, or until the transfer ends.
+        """
+        wanted = {"ttlSeconds": ttl_seconds} if ttl_seconds is not None else {}
+        return DownloadUrl.model_validate(await self._ask("GET", transfer_id, "/download-url", params=wanted))
 
     async def wait(self, transfer_id: str, on_look: OnLook | None = None) -> TransferDetail:
         """Until an upload is done or a download is staged. Raises TransferFailed when it ends otherwise."""

@@ -18,7 +18,7 @@ from stagecoach.client.results import CarriedTransfer
 from stagecoach.client.service import OnLook
 from stagecoach.client.sync_nodes import SyncNodeQuestions
 from stagecoach.wire.filesystem import ListingAnswer
-from stagecoach.wire.transfers import NetworkCheckView, TransferDetail, TransferPage, TransferView
+from stagecoach.wire.transfers import DownloadUrl, NetworkCheckView, TransferDetail, TransferPage, TransferView
 
 T = TypeVar("T")
 PATIENCE_SECONDS = 30.0
@@ -161,6 +161,14 @@ class Client(SyncNodeQuestions):
     def stop(self, transfer_id: str) -> TransferView:
         """Stop what runs and keep what has arrived; ``retry`` goes on from there."""
         return self._run(self._client.stop(transfer_id))
+
+    def limit(self, transfer_id: str, bytes_per_second: int | None) -> TransferView:
+        """From now on at most so fast, straight between two nodes; None: as fast as it goes."""
+        return self._run(self._client.limit(transfer_id, bytes_per_second))
+
+    def download_url(self, transfer_id: str, *, ttl_seconds: int | None = None) -> DownloadUrl:
+        """A fresh URL of a staged download, which whoever has it may use for so long."""
+        return self._run(self._client.download_url(transfer_id, ttl_seconds=ttl_seconds))
 
     def network_check(self, transfer_id: str) -> NetworkCheckView:
         """What was found of the way between two nodes."""

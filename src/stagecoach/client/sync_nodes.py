@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
+from stagecoach.client.node_sends import OnCommand, Store
 from stagecoach.client.nodes import CHECK_WAIT_SECONDS, NodeQuestions
 from stagecoach.wire.nodes import (
     CommandPage,
@@ -82,6 +83,28 @@ class SyncNodeQuestions(ABC):
     def remove_node_command(self, node_id: str, command_id: str) -> None:
         """Cancelled, or not listed any more."""
         self._run(self._client.remove_node_command(node_id, command_id))
+
+    def send_to_store(
+        self,
+        node_id: str,
+        source_path: str,
+        store: Store,
+        *,
+        is_directory: bool = False,
+        file_name: str | None = None,
+        rate_limit: int | None = None,
+    ) -> CommandView:
+        """Have a node of one's own send to any S3 store; as it stands in the queue."""
+        options: dict[str, Any] = {"is_directory": is_directory, "file_name": file_name, "rate_limit": rate_limit}
+        return self._run(self._client.send_to_store(node_id, source_path, store, **options))
+
+    def node_sends(self, node_id: str, *, limit: int = 50) -> CommandPage:
+        """What a node sends and has sent to stores."""
+        return self._run(self._client.node_sends(node_id, limit=limit))
+
+    def wait_for_command(self, node_id: str, command_id: str, on_look: OnCommand | None = None) -> CommandView:
+        """Until it has ended, well or not."""
+        return self._run(self._client.wait_for_command(node_id, command_id, on_look))
 
     def grants(self, node_id: str) -> GrantList:
         """Who may send to a node of one's own, and open invitations."""

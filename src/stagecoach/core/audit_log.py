@@ -26,6 +26,7 @@ class Act(StrEnum):
     TRANSFER_CANCELLED = "transfer.cancel"
     TRANSFER_RETRIED = "transfer.retry"
     TRANSFER_STOPPED = "transfer.stop"
+    TRANSFER_CHANGED = "transfer.change"
     DOWNLOAD_URL_SIGNED = "transfer.download-url"
     FILE_UPLOADED = "file.upload"
     FILE_DOWNLOADED = "file.download"

@@ -125,6 +125,8 @@ class AgentReport:
     receiver: Mapping[str, object] | None = None
     kinds: tuple[str, ...] = ()
     address: str | None = None
+    expiring: tuple[str, ...] = ()
+    """Of ``running``: moves whose ticket needs another URL."""
 
 
 class CommandKind(StrEnum):
@@ -259,6 +261,14 @@ class Grant:
                 data={"limit_bytes": self.max_bytes, "used_bytes": self.used_bytes, "requested_bytes": size_bytes},
             )
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class GrantUse:
+    """Bytes of a transfer that are to count under a grant from now on."""
+
+    grant_id: str
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

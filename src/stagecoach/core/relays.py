@@ -55,6 +55,7 @@ def with_progress_of(transfer: Transfer, leg: Transfer) -> Transfer:
             file_count=leg.file_count,
             files_moved=leg.files_moved,
             current_file=leg.current_file,
+            rate_limit_bytes_per_second=leg.rate_limit_bytes_per_second,
         )
     elif transfer.is_direct:
         after = replace(after, rate_bytes_per_second=0.0, file_count=None, files_moved=0, current_file=None)

@@ -232,8 +232,8 @@ class NodeCommands:
         progress: Mapping[str, object],
         check: NetworkCheck | None,
         now: datetime,
-    ) -> None:
-        """How far the agent is with it. ``check`` replaces what is kept of the transfer that it carries.
+    ) -> NodeCommand:
+        """How far the agent is with it; gives the command. ``check`` replaces what is kept of the transfer that it carries.
 
         Raises:
             NodeNotFound: it is not this node's. Conflict: it has ended, or is to end.
@@ -246,7 +246,9 @@ class NodeCommands:
             # The receiving node has no word in what the sending one found.
             if command.kind is CommandKind.SEND and command.transfer_id is not None and check is not None:
                 await keep_check(connection, command.transfer_id, check)
-            await _wake_transfer(connection, command, now)
+            if command.kind is not CommandKind.RECEIVE:  # how far the transfer is its sender says
+                await _wake_transfer(connection, command, now)
+        return command
 
     async def nodes_with_news(self, with_room: Collection[str], without_room: Collection[str]) -> set[str]:
         """Of the nodes whose agents wait: those with a command to deliver, and those with one to end that was not told."""

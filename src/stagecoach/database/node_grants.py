@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, exists, func, insert, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from stagecoach.core.errors import LimitReached
-from stagecoach.core.nodes import Grant, HeldGrant, node_not_found
+from stagecoach.core.nodes import Grant, GrantUse, HeldGrant, node_not_found
 from stagecoach.database.engine import reading, writing
 from stagecoach.database.node_commands import locked_node
 from stagecoach.database.node_tables import node_grants, nodes
@@ -71,10 +71,8 @@ class NodeGrants:
 
     async def use(self, grant_id: str, size_bytes: int, now: datetime) -> bool:
         """Count so many bytes; false, and nothing done, where it does not hold or has not so many left."""
-        fits = or_(_rows.max_bytes.is_(None), _rows.used_bytes + size_bytes <= _rows.max_bytes)
         async with writing(self._engine) as connection:
-            used = update(node_grants).where(_rows.id == grant_id, _rows.grantee.is_not(None), _is_open(now), fits)
-            return (await connection.execute(used.values(used_bytes=_rows.used_bytes + size_bytes))).rowcount == 1
+            return await count_bytes(connection, GrantUse(grant_id, size_bytes), now)
 
     async def give_back(self, grant_id: str, size_bytes: int) -> None:
         """What was counted, of a transfer that was not begun after all."""
@@ -98,6 +96,13 @@ class NodeGrants:
             )
             held = (await connection.execute(query)).one()
         return HeldGrant(_grant(held), held.node_name, held.node_owner)
+
+
+async def count_bytes(connection: AsyncConnection, use: GrantUse, now: datetime) -> bool:
+    """Within somebody's transaction; false, and nothing done, where the grant does not hold or has not so many left."""
+    fits = or_(_rows.max_bytes.is_(None), _rows.used_bytes + use.size_bytes <= _rows.max_bytes)
+    used = update(node_grants).where(_rows.id == use.grant_id, _rows.grantee.is_not(None), _is_open(now), fits)
+    return (await connection.execute(used.values(used_bytes=_rows.used_bytes + use.size_bytes))).rowcount == 1
 
 
 def _is_open(now: datetime) -> ColumnElement[bool]:

@@ -14,10 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from stagecoach.core.bounds import Bounds, Usage, require_place, require_within
 from stagecoach.core.errors import RequestUnderWay, StaleVersion
+from stagecoach.core.nodes import GrantUse
 from stagecoach.core.operations import Operation, OperationOptions
 from stagecoach.core.transfer import ENDS, Archive, Direction, HistoryEntry, Road, State, Transfer, TransferFilter, WaitPolicy
 from stagecoach.database.engine import Turn, is_alive, reading, take_turn, writing
 from stagecoach.database.followed_jobs import Sight, is_followed, is_free, is_still_so
+from stagecoach.database.node_grants import count_bytes
 from stagecoach.database.tables import transfer_history, transfers
 from stagecoach.database.usage import read_usage
 from stagecoach.database.webhook_deliveries import add_delivery
@@ -155,15 +157,21 @@ class Transfers:
             return await read_usage(connection, owner, system, bounds, now)
 
     async def save(
-        self, transfer: Transfer, *messages: str, next_check_at: datetime | None, reopened_within: Bounds | None = None
+        self,
+        transfer: Transfer,
+        *messages: str,
+        next_check_at: datetime | None,
+        reopened_within: Bounds | None = None,
+        grant_use: GrantUse | None = None,
     ) -> Transfer:
         """Write the row if nobody else has since it was read, give back its lease, and add ``messages`` to its story.
 
         Where its webhook is to be told of a new state, that is written as well: all of it or nothing. One that had ended is
-        saved as an open one only if ``reopened_within`` leaves a place for it, however many ask at once.
+        saved as an open one only if ``reopened_within`` leaves a place for it, however many ask at once. With ``grant_use`` the
+        bytes count under the grant when the row is written, and only then.
 
         Raises:
-            StaleVersion: the row moved on; read it again and decide again. TooManyTransfers: no place is left.
+            StaleVersion: the row, or the grant, moved on; read it again and decide again. TooManyTransfers: no place is left.
         """
         saved = replace(
             transfer,
@@ -183,6 +191,8 @@ class Transfers:
             result = await connection.execute(update(transfers).where(*this_version).values(**_to_row(saved)))
             if result.rowcount != 1:
                 raise StaleVersion("The transfer was changed by somebody else at the same time; try again.")
+            if grant_use is not None and not await count_bytes(connection, grant_use, saved.updated_at):
+                raise StaleVersion("The grant was used or revoked by somebody at the same time; try again.")
             if before not in {None, saved.state.value}:
                 await add_delivery(connection, saved)
             for message in messages:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from stagecoach.core.access import Caller
 from stagecoach.core.errors import StagecoachError
-from stagecoach.core.nodes import Grant, covering_grant, node_id_of, node_not_found
+from stagecoach.core.nodes import Grant, GrantUse, covering_grant, node_id_of, node_not_found
 from stagecoach.core.transfer import Transfer
 from stagecoach.flows.find_node import node_to_send_to, own_node
 from stagecoach.flows.toolbox import System, Toolbox
@@ -54,15 +54,19 @@ async def granted(tools: Toolbox, caller: Caller, system: System, path: str, siz
         raise
 
 
-async def count_measured(tools: Toolbox, transfer: Transfer, size_bytes: int) -> None:
-    """What was measured on its way counts against the grant once it is known; nothing on one's own node or on a cluster.
+async def use_of_measured(tools: Toolbox, transfer: Transfer, size_bytes: int) -> GrantUse | None:
+    """What was measured on its way counts against the grant once it is known; None on one's own node or on a cluster.
+
+    Nothing is counted here: it is when the transfer is saved with it, or whoever comes second would count it again.
 
     Raises as :func:`granted`.
     """
     node_id = node_id_of(transfer.system)
     node = await tools.nodes.get(node_id) if node_id is not None else None
     if node is not None and node.owner != transfer.owner:
-        await _used_grant(tools, node.id, transfer.owner, transfer.real_path, size_bytes)
+        grants = await tools.node_grants.live_of(node.id, transfer.owner, tools.now())
+        return GrantUse(covering_grant(grants, transfer.real_path, size_bytes, tools.now()).id, size_bytes)
+    return None
 
 
 async def require_grant(tools: Toolbox, transfer: Transfer) -> None:

@@ -13,6 +13,7 @@ from stagecoach.core.errors import NodeNotFound, SubmissionRefused
 from stagecoach.core.nodes import CommandKind, NodeCommand, node_id_of
 from stagecoach.core.transfer import Transfer
 from stagecoach.database.sealing import AccessKey
+from stagecoach.flows.bound_arrival import most_bytes
 from stagecoach.flows.direct_jobs import receive_name
 from stagecoach.flows.toolbox import Toolbox
 
@@ -48,7 +49,12 @@ async def open_receiver(tools: Toolbox, leg: Transfer) -> None:
         owner=relay.owner,
         created_at=tools.now(),
         transfer_id=leg.id,
-        spec={"transferId": relay.id, "targetPath": relay.real_path, "isDirectory": relay.archive is not None},
+        spec={
+            "transferId": relay.id,
+            "targetPath": relay.real_path,
+            "isDirectory": relay.archive is not None,
+            "maxBytes": await most_bytes(tools, relay),
+        },
     )
     try:
         await tools.node_commands.add(command, sealed=sealing.seal(new_key(tools.random_bits)))

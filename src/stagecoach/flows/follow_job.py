@@ -16,7 +16,7 @@ from stagecoach.flows.clean_up import ON_ITS_WAY_OUT_SECONDS, end_job, keep_job_
 from stagecoach.flows.direct_words import notice_trouble
 from stagecoach.flows.fail_transfer import direct_end, end_line, fail
 from stagecoach.flows.job_words import job_progress, job_receipt
-from stagecoach.flows.receive_direct import CLOSED, Waited, fall_back, look_at_receiver
+from stagecoach.flows.receive_direct import CLOSED, Waited, closed_by_receiver, fall_back, look_at_receiver
 from stagecoach.flows.renew_ticket import renew_ticket
 from stagecoach.flows.resubmit_job import (
     Resubmission,
@@ -74,6 +74,10 @@ async def follow_job(tools: Toolbox, transfer: Transfer, report: JobReport | Non
         judgement = Judgement(Verdict.FAILED, HELD_JOB_ENDED, f"The held staging job had ended ({report.state}).")
         return await _ended(tools, transfer, report, None, judgement)
     receipt = await job_receipt(tools, transfer, ended=outcome not in _OPEN)
+    if transfer.is_direct and transfer.relay_of is not None and (receipt is None or not receipt.ok):
+        closed = await closed_by_receiver(tools, transfer)
+        if closed is not None:
+            return await _ended(tools, transfer, report, receipt, closed)
     # An end without a receipt is unclear, and timed from its first sight.
     since = None if outcome in _OPEN else (transfer.job_missing_since or now)
     if outcome not in _OPEN and receipt is None:

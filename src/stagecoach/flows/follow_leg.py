@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from stagecoach.core.errors import GrantExceeded, NodeNotFound, PathRefused, SizeRefused, StagecoachError, StaleVersion
+from stagecoach.core.nodes import GrantUse
 from stagecoach.core.relays import last_event, needs_its_leg, with_object_of, with_progress_of
 from stagecoach.core.state_machine import Event, advance
 from stagecoach.core.transfer import State, Transfer
-from stagecoach.flows.choose_system import count_measured
+from stagecoach.flows.choose_system import use_of_measured
 from stagecoach.flows.direct_road import close_receiver
 from stagecoach.flows.fail_transfer import end_line
 from stagecoach.flows.submit_job import job_directory_of
@@ -22,10 +23,11 @@ NOT_NEEDED = "Its transfer needs it no more; what it staged is removed."
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A row after the look, and the line for its story if something happened."""
+    """A row after the look, and the line for its story if something happened. ``grant_use`` is to be saved with it."""
 
     transfer: Transfer
     message: str | None = None
+    grant_use: GrantUse | None = None
 
 
 async def leg_of(tools: Toolbox, transfer: Transfer) -> Transfer | None:
@@ -52,12 +54,12 @@ async def look_at_leg(tools: Toolbox, transfer: Transfer) -> Seen:
     if leg.state is State.STAGED:
         try:
             _require_size(tools, leg, transfer, leg.size_bytes or 0)
-            staged = await take_over(tools, advance(transfer, Event.COMPLETED, now), leg)
+            staged, use = await take_over(tools, advance(transfer, Event.COMPLETED, now), leg)
         except (GrantExceeded, NodeNotFound, PathRefused, SizeRefused) as error:
             return _refused(tools, transfer, error)
         if leg.is_direct:
-            return Seen(staged, f"The {transfer.what} is on the receiving node, {staged.size_bytes} bytes, compared.")
-        return Seen(staged, f"The {transfer.what} is in the staging area, {staged.size_bytes} bytes, verified.")
+            return Seen(staged, f"The {transfer.what} is on the receiving node, {staged.size_bytes} bytes, compared.", use)
+        return Seen(staged, f"The {transfer.what} is in the staging area, {staged.size_bytes} bytes, verified.", use)
     if leg.state.is_end or leg.state is State.CANCELLING:
         reason = f"On its source, {leg.system}: {leg.reason or leg.state.value}"
         transfer = with_progress_of(transfer, leg) if leg.is_direct else transfer
@@ -66,18 +68,18 @@ async def look_at_leg(tools: Toolbox, transfer: Transfer) -> Seen:
         # It can go on for as long as its leg can.
         failed = replace(failed, retry_until=leg.retry_until if leg.state is State.FAILED else None)
         return Seen(failed, end_line(failed))
-    after = with_progress_of(transfer, leg)
+    after, use = with_progress_of(transfer, leg), None
     if (after.size_bytes or 0) > (transfer.size_bytes or 0):
         # As soon as it is known, and what it grows by: at its end it could not be told any more what was counted.
         try:
             _require_size(tools, leg, transfer, after.size_bytes or 0)
-            await count_measured(tools, transfer, (after.size_bytes or 0) - (transfer.size_bytes or 0))
+            use = await use_of_measured(tools, transfer, (after.size_bytes or 0) - (transfer.size_bytes or 0))
         except (GrantExceeded, NodeNotFound, PathRefused, SizeRefused) as error:
             return _refused(tools, transfer, error)
     if after.road is not transfer.road:
-        return Seen(after, f"It goes through the staging area: {after.road_reason}")
+        return Seen(after, f"It goes through the staging area: {after.road_reason}", use)
     has_begun = after.bytes_staged > 0 and not transfer.bytes_staged
-    return Seen(after, f"The staging job on {leg.system} sends the {transfer.what}." if has_begun else None)
+    return Seen(after, f"The staging job on {leg.system} sends the {transfer.what}." if has_begun else None, use)
 
 
 def _require_size(tools: Toolbox, leg: Transfer, transfer: Transfer, size_bytes: int) -> None:
@@ -95,15 +97,16 @@ def _refused(tools: Toolbox, transfer: Transfer, error: StagecoachError) -> Seen
     return Seen(advance(transfer, Event.FAILED, tools.now(), code=error.code, reason=reason), reason)
 
 
-async def take_over(tools: Toolbox, transfer: Transfer, leg: Transfer) -> Transfer:
-    """The relay with all that the job of its destination needs of what the leg has staged. Makes and saves nothing.
+async def take_over(tools: Toolbox, transfer: Transfer, leg: Transfer) -> tuple[Transfer, GrantUse | None]:
+    """The relay with all that the job of its destination needs of what the leg has staged, and what is to be saved with it.
+    Makes and saves nothing.
 
     Raises NodeNotFound, PathRefused, GrantExceeded: what the source measured may not be brought to somebody's node.
     """
     directory = await job_directory_of(tools.system(transfer.system), transfer.owner, transfer.id)
-    if (more_bytes := (leg.size_bytes or 0) - (transfer.size_bytes or 0)) > 0:
-        await count_measured(tools, transfer, more_bytes)
-    return replace(with_object_of(transfer, leg), job_directory=directory)
+    more_bytes = (leg.size_bytes or 0) - (transfer.size_bytes or 0)
+    use = await use_of_measured(tools, transfer, more_bytes) if more_bytes > 0 else None
+    return replace(with_object_of(transfer, leg), job_directory=directory), use
 
 
 async def look_at_relay(tools: Toolbox, leg: Transfer) -> Seen | None:

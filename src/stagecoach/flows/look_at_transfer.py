@@ -7,6 +7,7 @@ from datetime import datetime
 
 from stagecoach.core import names
 from stagecoach.core.errors import SubmissionRefused
+from stagecoach.core.nodes import GrantUse
 from stagecoach.core.polling import next_look_seconds
 from stagecoach.core.state_machine import Event, advance
 from stagecoach.core.transfer import ENDS, Direction, State, Transfer, WaitPolicy
@@ -33,11 +34,13 @@ PARTS_LISTED_PER_SECOND = 2000
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The transfer after the look, a line for its story if something happened, and when to look again (None: never)."""
+    """The transfer after the look, a line for its story if something happened, and when to look again (None: never).
+    ``grant_use`` is saved with it."""
 
     transfer: Transfer
     message: str | None
     next_seconds: float | None
+    grant_use: GrantUse | None = None
 
 
 async def look_at_transfer(tools: Toolbox, transfer: Transfer, report: JobReport | None, least_seconds: float = 0.0) -> None:
@@ -97,7 +100,7 @@ async def _save_look(tools: Toolbox, transfer: Transfer, look: Look) -> None:
         return
     messages = (look.message,) if look.message else ()
     next_check_at = tools.soon(look.next_seconds) if look.next_seconds is not None else None
-    await tools.transfers.save(after, *messages, next_check_at=next_check_at)
+    await tools.transfers.save(after, *messages, next_check_at=next_check_at, grant_use=look.grant_use)
     has_moved = after.is_direct and (after.bytes_moved, after.notices) != (transfer.bytes_moved, transfer.notices)
     if after.state is not transfer.state or after.road is not transfer.road or has_moved:
         await wake_relay(tools, after)
@@ -144,8 +147,8 @@ async def _look(tools: Toolbox, transfer: Transfer, report: JobReport | None) ->
     if transfer.state is State.RECEIVING and transfer.is_relay:
         seen = await look_at_leg(tools, transfer)
         if seen.transfer.state is not State.RECEIVING:
-            return Look(seen.transfer, seen.message, 0.0)
-        return _next(tools, seen.transfer, seen.message)
+            return Look(seen.transfer, seen.message, 0.0, seen.grant_use)
+        return replace(_next(tools, seen.transfer, seen.message), grant_use=seen.grant_use)
     if transfer.state is State.RECEIVING:
         return await _receive(tools, transfer, report)
     if _is_over(tools, transfer):

@@ -8,6 +8,7 @@ from typing import Any
 from stagecoach.core.errors import InstanceDiffers
 from stagecoach.core.nodes import Node
 from stagecoach.database.network_checks import NetworkCheck
+from stagecoach.flows.bound_arrival import CommandBounds, bounds_now
 from stagecoach.flows.toolbox import Toolbox
 
 
@@ -27,16 +28,18 @@ async def note_progress(
     attempt: int,
     progress: Mapping[str, object],
     check: Mapping[str, Any] | None,
-) -> None:
-    """``progress`` as a report has it; ``check``, what the agent found of the way, is kept with the transfer.
+) -> CommandBounds:
+    """What holds of the command now. ``progress`` as a report has it; ``check``, what the agent found of the way, is kept
+    with the transfer.
 
     Raises as :func:`note_start`.
     """
     _require_instance(node, instance_id)
     now = tools.now()
     found = NetworkCheck(now, check) if check is not None else None
-    await tools.node_commands.note_progress(node.id, command_id, attempt, progress, found, now)
+    command = await tools.node_commands.note_progress(node.id, command_id, attempt, progress, found, now)
     tools.nudge_worker()
+    return await bounds_now(tools, command)
 
 
 async def note_end(

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from stagecoach.core import names
 from stagecoach.core.audit_log import Act
 from stagecoach.core.errors import InstanceDiffers, NotAuthenticated
-from stagecoach.core.nodes import AgentReport, CommandKind, Node, NodeCommand
-from stagecoach.core.transfer import State
+from stagecoach.core.nodes import WITH_AGENT, AgentReport, CommandKind, Node, NodeCommand
+from stagecoach.core.transfer import State, Transfer
 from stagecoach.database.node_polls import Exchange
 from stagecoach.database.sealing import AccessKey
 from stagecoach.flows.record_act import record_act
@@ -34,6 +34,11 @@ class GivenCommand:
     ticket_url: str | None
     secret: AccessKey | None = None
 
+    @property
+    def ticket_seconds(self) -> int | None:
+        """How long the way works."""
+        return JOB_URL_TTL_SECONDS if self.ticket_url is not None else None
+
 
 @dataclass(frozen=True, slots=True)
 class PollAnswer:
@@ -45,6 +50,8 @@ class PollAnswer:
     rename_to: str | None
     parallel: int
     lease_seconds: int
+    renewed: Sequence[GivenCommand] = ()
+    """Moves that the agent has already, with another way to their tickets."""
 
 
 async def poll_node(
@@ -65,8 +72,9 @@ async def poll_node(
             if exchange is None:
                 raise await _refusal(tools, node, report)
             given = await _given(tools, exchange.commands)
-            answer = _answer(exchange, given, settings.lease_seconds)
-            if given or exchange.has_fresh_cancel or exchange.rename_to is not None or call.is_over:
+            renewed = await _renewed(tools, node, report)
+            answer = _answer(exchange, given, renewed, settings.lease_seconds)
+            if given or renewed or exchange.has_fresh_cancel or exchange.rename_to is not None or call.is_over:
                 return answer
             if exchange.cancel or exchange.unknown:
                 deadline = min(deadline, clock.time() + TOLD_AGAIN_SECONDS)
@@ -92,16 +100,32 @@ async def _given(tools: Toolbox, commands: Sequence[NodeCommand]) -> list[GivenC
         if transfer is None or command.kind is not CommandKind.MOVE:
             given.append(GivenCommand(command, None, secret))
             continue
-        url = tools.store.presign(
-            "GET",
-            transfer.bucket,
-            names.ticket_key(transfer.id),
-            audience="client",
-            ttl_seconds=JOB_URL_TTL_SECONDS,
-            system=transfer.system,
-        )
-        given.append(GivenCommand(command, url))
+        given.append(GivenCommand(command, _ticket_url(tools, transfer)))
     return given
+
+
+async def _renewed(tools: Toolbox, node: Node, report: AgentReport) -> list[GivenCommand]:
+    """What is still to be carried out of that for which the agent asks another way."""
+    wanted = [command_id for command_id in report.expiring if command_id in set(report.running)]
+    renewed = []
+    for command in await tools.node_commands.some(node.id, wanted) if wanted else ():
+        if command.kind is not CommandKind.MOVE or command.state not in WITH_AGENT or command.cancel_asked:
+            continue
+        transfer = await tools.transfers.get(command.transfer_id or "")
+        if transfer is not None and not transfer.state.is_end and transfer.state is not State.CANCELLING:
+            renewed.append(GivenCommand(command, _ticket_url(tools, transfer)))
+    return renewed
+
+
+def _ticket_url(tools: Toolbox, transfer: Transfer) -> str:
+    return tools.store.presign(
+        "GET",
+        transfer.bucket,
+        names.ticket_key(transfer.id),
+        audience="client",
+        ttl_seconds=JOB_URL_TTL_SECONDS,
+        system=transfer.system,
+    )
 
 
 async def _secret(tools: Toolbox, command: NodeCommand) -> AccessKey | None:
@@ -109,8 +133,9 @@ async def _secret(tools: Toolbox, command: NodeCommand) -> AccessKey | None:
     return sealing.unseal(sealed) if sealed is not None and sealing is not None else None
 
 
-def _answer(exchange: Exchange, given: Sequence[GivenCommand], lease_seconds: int) -> PollAnswer:
-    return PollAnswer(given, exchange.cancel, exchange.unknown, exchange.rename_to, exchange.node.parallel, lease_seconds)
+def _answer(exchange: Exchange, given: Sequence[GivenCommand], renewed: Sequence[GivenCommand], lease_seconds: int) -> PollAnswer:
+    parallel = exchange.node.parallel
+    return PollAnswer(given, exchange.cancel, exchange.unknown, exchange.rename_to, parallel, lease_seconds, renewed)
 
 
 async def _refusal(tools: Toolbox, node: Node, report: AgentReport) -> NotAuthenticated | InstanceDiffers:

@@ -22,7 +22,9 @@ UNAVAILABLE = "receiver_unavailable"
 CLOSED = frozenset({"receiver_unreachable", "direct_unfit"})
 """What the sender says of a road that it could not take: it does not reach the receiver, or what it would send cannot go so."""
 # That the staged road would meet as well.
-_OF_EITHER_ROAD = frozenset({"path_refused", "target_exists", "receiver_full", "no_space"})
+_OF_EITHER_ROAD = frozenset({"path_refused", "target_exists", "receiver_full", "no_space", "size_mismatch"})
+# With which the receiving node ends what it has opened, by itself and whatever the sender does.
+_BY_RECEIVER = frozenset({"receiver_full", "size_mismatch"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,16 @@ async def look_at_receiver(tools: Toolbox, leg: Transfer) -> Waited:
     if (leg.bytes_moved or leg.bytes_at_submission) and trouble.verdict is Verdict.LOOK_AGAIN:
         return Waited(replace(leg, job_reason=trouble.reason))
     return Waited(leg, judgement=replace(trouble, verdict=Verdict.FAILED))
+
+
+async def closed_by_receiver(tools: Toolbox, leg: Transfer) -> Judgement | None:
+    """Why the receiving node takes no more of a leg that is sent: the sender knows only that it is not let in."""
+    command = await receiver_of(tools, leg)
+    result = (command.result if command is not None else None) or {}
+    if command is None or command.state is not CommandState.FAILED or result.get("code") not in _BY_RECEIVER:
+        return None
+    words = str(result.get("message") or "it takes no more.")
+    return Judgement(Verdict.FAILED, str(result["code"]), f"The receiving node has closed its folder: {words}")
 
 
 async def _trouble(tools: Toolbox, leg: Transfer) -> Judgement | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 from stagecoach.core import names
 from stagecoach.core.errors import Conflict
+from stagecoach.core.nodes import GrantUse
 from stagecoach.core.state_machine import Event, advance
 from stagecoach.core.transfer import Direction, State, Transfer, WaitPolicy
 from stagecoach.core.trying_again import anew
@@ -24,28 +26,36 @@ async def unsettled(tools: Toolbox, transfer: Transfer) -> Transfer | None:
     return leg if leg is not None and _is_kept(leg) and not is_settled(leg) else None
 
 
-async def resume_transfer(tools: Toolbox, transfer: Transfer) -> tuple[Transfer, str]:
-    """The transfer where it goes on, and the words for its story. Looks at the store; saves a relay's leg and nothing else.
+class Resumed(NamedTuple):
+    """The transfer where it goes on, the words for its story, and what is to be saved with it."""
+
+    transfer: Transfer
+    message: str
+    grant_use: GrantUse | None = None
+
+
+async def resume_transfer(tools: Toolbox, transfer: Transfer) -> Resumed:
+    """Looks at the store; saves a relay's leg and nothing else.
 
     Raises:
         Conflict: nothing is left to go on from. TooManyTransfers: no place for the leg. StaleVersion: the leg moved on.
     """
     if transfer.is_relay:
         return await _of_leg(tools, transfer)
-    return await _of_own_object(tools, transfer)
+    return Resumed(*await _of_own_object(tools, transfer))
 
 
-async def _of_leg(tools: Toolbox, relay: Transfer) -> tuple[Transfer, str]:
+async def _of_leg(tools: Toolbox, relay: Transfer) -> Resumed:
     """With whichever leg failed. The leg is saved first: a relay in front of a failed leg would fail with it again."""
     now, leg = tools.now(), await leg_of(tools, relay)
     if leg is not None and leg.state is State.STAGED and leg.is_direct:
-        staged = await take_over(tools, anew(advance(relay, Event.RETRY_ASKED, now)), leg)
-        return staged, "what has arrived is moved to its place again."
+        staged, use = await take_over(tools, anew(advance(relay, Event.RETRY_ASKED, now)), leg)
+        return Resumed(staged, "what has arrived is moved to its place again.", use)
     if leg is not None and leg.state is State.STAGED:
         found = await tools.store.head_object(leg.bucket, leg.object_key)
         if found is not None and found.size_bytes == leg.size_bytes:
-            staged = await take_over(tools, anew(advance(relay, Event.RETRY_ASKED, now)), leg)
-            return staged, "the staged object is brought to its destination again."
+            staged, use = await take_over(tools, anew(advance(relay, Event.RETRY_ASKED, now)), leg)
+            return Resumed(staged, "the staged object is brought to its destination again.", use)
     if leg is not None and _is_kept(leg):
         system = tools.system(leg.system)
         await check_place(tools, leg.owner, system)
@@ -56,7 +66,7 @@ async def _of_leg(tools: Toolbox, relay: Transfer) -> tuple[Transfer, str]:
     if leg is None or leg.state not in {State.PREPARING, State.QUEUED, State.MOVING}:
         raise Conflict("Nothing is kept that it could go on from; begin a new transfer.", data={"state": relay.state.value})
     reopened = replace(anew(advance(relay, Event.REOPENED, now)), expires_at=None)
-    return reopened, f"its source, {leg.system}, goes on sending."
+    return Resumed(reopened, f"its source, {leg.system}, goes on sending.")
 
 
 def _is_kept(leg: Transfer) -> bool:

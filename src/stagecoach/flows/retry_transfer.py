@@ -44,12 +44,13 @@ async def retry_transfer(tools: Toolbox, caller: Caller, transfer_id: str) -> Tr
         try:
             waits_for = await unsettled(tools, transfer)
             if waits_for is None:
-                again, message = await resume_transfer(tools, transfer)
+                resumed = await resume_transfer(tools, transfer)
                 saved = await tools.transfers.save(
-                    again,
-                    f"Retried by {caller.username}: {message}",
+                    resumed.transfer,
+                    f"Retried by {caller.username}: {resumed.message}",
                     next_check_at=tools.now(),
                     reopened_within=bounds_of(tools, system),
+                    grant_use=resumed.grant_use,
                 )
                 tools.nudge_worker()
                 return saved

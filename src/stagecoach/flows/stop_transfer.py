@@ -10,7 +10,7 @@ from stagecoach.core.relays import require_no_leg
 from stagecoach.core.transfer import State, Transfer
 from stagecoach.core.trying_again import STOPPED
 from stagecoach.flows.fail_transfer import end_line, fail
-from stagecoach.flows.follow_leg import leg_of, look_at_leg
+from stagecoach.flows.follow_leg import Seen, leg_of, look_at_leg
 from stagecoach.flows.show_transfers import show_transfer
 from stagecoach.flows.toolbox import Toolbox
 
@@ -31,8 +31,9 @@ async def stop_transfer(tools: Toolbox, caller: Caller, transfer_id: str) -> Tra
         if transfer.state is State.FAILED and transfer.code == STOPPED:
             return transfer
         try:
-            stopped = await _stopped(tools, transfer, f"Stopped by {caller.username}; a retry goes on from what has arrived.")
-            saved = await tools.transfers.save(stopped, end_line(stopped), next_check_at=tools.now())
+            seen = await _stopped(tools, transfer, f"Stopped by {caller.username}; a retry goes on from what has arrived.")
+            stopped = seen.transfer
+            saved = await tools.transfers.save(stopped, end_line(stopped), next_check_at=tools.now(), grant_use=seen.grant_use)
         except StaleVersion:
             continue
         tools.nudge_worker()
@@ -40,12 +41,12 @@ async def stop_transfer(tools: Toolbox, caller: Caller, transfer_id: str) -> Tra
     raise StaleVersion("The transfer changes all the time; try again.")
 
 
-async def _stopped(tools: Toolbox, transfer: Transfer, reason: str) -> Transfer:
+async def _stopped(tools: Toolbox, transfer: Transfer, reason: str) -> Seen:
     if transfer.is_direct and transfer.is_relay and transfer.state is State.MOVING:
         words = "All of it has arrived and takes its place at this moment, which is not stopped halfway."
         raise Conflict(words, data={"state": transfer.state.value})
     if transfer.state in _WITH_JOB and transfer.operation is None:
-        return fail(tools, transfer, STOPPED, reason)
+        return Seen(fail(tools, transfer, STOPPED, reason))
     leg = await leg_of(tools, transfer) if transfer.state is State.RECEIVING else None
     if leg is not None and leg.state in _WITH_JOB:
         # Its word first: a relay in front of a leg that works on would be the wrong half of the truth.
@@ -56,4 +57,5 @@ async def _stopped(tools: Toolbox, transfer: Transfer, reason: str) -> Transfer:
             f"The transfer is {transfer.state}; no job of it waits or runs that could be stopped. It can be cancelled.",
             data={"state": transfer.state.value},
         )
-    return replace((await look_at_leg(tools, transfer)).transfer, reason=leg.reason)
+    seen = await look_at_leg(tools, transfer)
+    return replace(seen, transfer=replace(seen.transfer, reason=leg.reason))

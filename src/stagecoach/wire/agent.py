@@ -81,6 +81,9 @@ class PollRequest(Shape):
         default=[], max_length=32, description="Of commands that the agent can carry out; none named: move and check_network."
     )
     wait_seconds: int = Field(ge=0, le=MAX_WAIT_SECONDS, description="How long the answer may take.")
+    expiring: list[Id] = Field(
+        default=[], max_length=MAX_RUNNING, description="Of ``running``: moves whose ticket needs another URL before long."
+    )
 
 
 class MoveSpec(Shape):
@@ -108,7 +111,16 @@ class Command(Shape):
     transfer_id: Id | None = None
     spec: dict[str, Any]
     ticket_url: str | None = Field(default=None, description="Presigned, of a move. Secret: whoever has it may move the data.")
+    ticket_seconds: int | None = Field(default=None, gt=0, description="How long that URL works, from now.")
     secret: Secret | None = Field(default=None, description="Of receive, send and send_to_store. Never to be written into a log.")
+
+
+class TicketUrl(Shape):
+    """Another URL of a move's ticket, in the place of the one before. Secret as that."""
+
+    id: Id
+    ticket_url: str
+    ticket_seconds: int = Field(gt=0, description="How long it works, from now.")
 
 
 class PollAnswer(Shape):
@@ -116,6 +128,7 @@ class PollAnswer(Shape):
 
     commands: list[Command] = Field(default=[])
     cancel: list[Id] = Field(default=[], description="To be ended; what they made goes with them.")
+    ticket_urls: list[TicketUrl] = Field(default=[], description="Of what the agent named as ``expiring``.")
     unknown: list[Id] = Field(default=[], description="Of ``running``: not this node's, or ended. They are to be stopped.")
     rename_to: str | None = Field(default=None, description="The node has another name now.")
     parallel: int = Field(default=1, ge=1, description="Commands that the node's owner lets run at once.")
@@ -130,9 +143,10 @@ class StartedReport(Shape):
 
 
 class ProgressReport(Shape):
-    """``POST /agent/commands/{id}/progress``: of ``send`` and ``send_to_store``, at most once in two seconds.
+    """``POST /agent/commands/{id}/progress``: of ``send``, ``send_to_store`` and ``receive``, at most once in two seconds.
 
-    ``check`` (what the look at the way to the receiver found) comes once, as soon as it is known.
+    Of ``receive``, ``bytesDone`` and ``bytesTotal`` are what is in the folder. ``check`` (what the look at the way to the
+    receiver found) comes once, as soon as it is known.
     """
 
     instance_id: InstanceId
@@ -151,6 +165,15 @@ class ProgressReport(Shape):
     @classmethod
     def _bounded(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
         return _within(value, MAX_CHECK_BYTES)
+
+
+class ProgressAnswer(Shape):
+    """What holds of the command from now on. A service that does not know this answers nothing, and nothing changes."""
+
+    rate_limit_bytes_per_second: Annotated[int, Field(ge=1, le=2**50)] | None = Field(
+        default=None, description="Of what sends: at most so fast; null: as fast as it goes."
+    )
+    max_bytes: Bytes | None = Field(default=None, description="Of ``receive``: what may arrive in all; null: it is not bounded.")
 
 
 class EndedReport(Shape):

@@ -31,6 +31,10 @@ class ReceiveSpec(Shape):
     transfer_id: Id
     target_path: NodePath
     is_directory: bool
+    max_bytes: Bytes | None = Field(
+        default=None,
+        description="What may arrive in all; answers to reports of progress tell a newer bound. Null: there is none.",
+    )
 
 
 class SendSpec(Shape):

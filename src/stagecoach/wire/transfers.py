@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -204,6 +204,14 @@ class FinishRequest(SaidDigests):
 
     etag: str | None = Field(
         None, max_length=200, pattern=r"^[\x21-\x7e]+$", description="The ETag the store answered to the completion."
+    )
+
+
+class TransferChange(Shape):
+    """What shall be different from now on."""
+
+    rate_limit_bytes_per_second: Annotated[int, Field(ge=1024, le=2**50, strict=True)] | None = Field(
+        description="At most so fast, on the direct road between two nodes; null: as fast as it goes."
     )
 
 

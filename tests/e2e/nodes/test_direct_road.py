@@ -201,6 +201,24 @@ def test_after_a_stop_only_what_is_missing_of_a_large_file_is_sent(road: Road) -
     assert road.sent_bytes() - before < LARGE * 1.35
 
 
+def test_a_rate_is_changed_while_it_goes(road: Road) -> None:
+    files, size = 40, 4 * MIB
+    road.offer_tree("capped", files, size)
+    before = road.sent_bytes()
+    transfer_id = road.begin("capped", archive="tar", road="direct", rateLimitBytesPerSecond=MIB)
+    road.wait_for_bytes(transfer_id, 6 * MIB)
+    patched = road.a.owner.http.patch(f"/transfers/{transfer_id}", json={"rateLimitBytesPerSecond": None})
+    assert patched.status_code == 200, patched.text
+    began = time.monotonic()
+    transfer = road.wait(transfer_id)
+    assert (transfer["state"], transfer["rateLimitBytesPerSecond"]) == ("done", None), transfer
+    assert time.monotonic() - began < 120, "at the first rate it would have taken 150 s and more"
+    road.require_arrived("capped")
+    assert road.sent_bytes() - before < files * size * 1.35
+    over = road.a.owner.http.patch(f"/transfers/{transfer_id}", json={"rateLimitBytesPerSecond": 4096})
+    assert (over.status_code, over.json()["code"]) == (409, "wrong_state")
+
+
 def unchanged(count: Callable[[], int]) -> bool:
     before = count()
     time.sleep(1.0)  # what is looked for is that nothing happens in it

@@ -40,7 +40,10 @@ async def soon(condition: Callable[[], object], seconds: float = 40.0) -> None:
 class DirectNode:
     """One node. Its service says what a test queues."""
 
-    def __init__(self, folder: Path, *, receives: bool = True, rule: PartRule | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, receives: bool = True, rule: PartRule | None = None, least_free_bytes: int | None = None
+    ) -> None:
+        self.least_free_bytes = least_free_bytes
         self.folder = folder
         self.send, self.receive = folder / "send", folder / "receive"
         for directory in (self.send, self.receive):
@@ -58,7 +61,14 @@ class DirectNode:
         transport = httpx.ASGITransport(self.service.app)
         known = self.state.enrolment() or await enrol(self.state, URL, TOKEN, self.send, self.receive, transport=transport)
         stop = asyncio.Event()
-        agent = self.agent = Agent(self.state, known, transport=transport, receiver=self.address, rule=self.rule)
+        agent = self.agent = Agent(
+            self.state,
+            known,
+            transport=transport,
+            receiver=self.address,
+            rule=self.rule,
+            least_free_bytes=self.least_free_bytes,
+        )
         polls = len(self.service.polls)
         task = asyncio.create_task(agent.run(stop))
         try:
@@ -91,9 +101,16 @@ class DirectNode:
     # --- what its service asks for
 
     def ask_receive(
-        self, transfer_id: str, target: str, key: dict[str, str], *, directory: bool, number: int = 1
+        self,
+        transfer_id: str,
+        target: str,
+        key: dict[str, str],
+        *,
+        directory: bool,
+        number: int = 1,
+        max_bytes: int | None = None,
     ) -> QueuedCommand:
-        spec = {"transferId": transfer_id, "targetPath": target, "isDirectory": directory}
+        spec = {"transferId": transfer_id, "targetPath": target, "isDirectory": directory, "maxBytes": max_bytes}
         return self.service.queue(f"receive{number}{transfer_id}", kind="receive", spec=spec, secret=key)
 
     def ask_send(

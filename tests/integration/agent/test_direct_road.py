@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import stat
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import pytest
 from tests.fakes.node_service import QueuedCommand
 from tests.integration.agent.direct_nodes import DirectNode, ended, free_port, new_key, soon
 from tests.trees import make_tree
+
+from stagecoach.wire.agent import ProgressAnswer
 
 MIB = 2**20
 
@@ -106,6 +109,25 @@ async def test_a_tree_arrives_and_a_second_attempt_sends_what_is_missing(pair: P
     arrived = {str(path.relative_to(pair.b.receive / "deep/er/tree")): path.read_bytes() for path in files(pair.b.receive)}
     assert arrived == {str(path.relative_to(pair.a.send / "tree")): path.read_bytes() for path in files(pair.a.send)}
     assert any("executed" in notice for notice in result["notices"])
+
+
+async def test_a_rate_is_changed_while_it_goes_and_what_arrived_is_not_sent_again(pair: Pair) -> None:
+    (pair.a.send / "tree").mkdir()
+    for number in range(24):
+        (pair.a.send / "tree" / str(number)).write_bytes(os.urandom(MIB))
+    receive, send = await pair.begin("t16", "/tree", "/tree", directory=True, rateLimitBytesPerSecond=MIB)
+    await soon(lambda: len([path for path in files(pair.b.receive) if path.name.isdigit()]) >= 2)
+    [folder] = pair.b.folders
+    kept = {path: path.stat().st_ino for path in files(folder) if path.name.isdigit()}
+    send.bounds = ProgressAnswer(rate_limit_bytes_per_second=64 * MIB)
+    began = time.monotonic()
+    result = await ended(send)
+    assert time.monotonic() - began < 20, "at the first rate it would have taken 22 s and more"
+    assert (result["files"], result["verified"]) == (24, True)
+    assert {path: path.stat().st_ino for path in files(folder)}.items() >= kept.items()
+    done = [report.bytes_done for report in send.progress]
+    assert done == sorted(done), "what has arrived counts on"
+    await pair.finish("t16", "/tree", receive, result, directory=True)
 
 
 async def test_names_that_would_not_arrive_as_they_are_are_refused_before_anything_is_sent(pair: Pair) -> None:

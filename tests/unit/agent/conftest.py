@@ -30,6 +30,12 @@ class ToldMover(Mover):
         self.log: list[str] = []
         self.endings: dict[str, asyncio.Future[Ending]] = {}
         self.trouble: OSError | None = None
+        self.lasting: Exception | None = None
+        self.urls: list[str] = []
+
+    def keep_ticket_url(self, entry: Entry, url: str) -> None:
+        super().keep_ticket_url(entry, url)
+        self.urls.append(url)
 
     async def run(self, entry: Entry, on_start: OnStart, stop: asyncio.Event) -> Ending:
         if self.trouble is not None:
@@ -45,6 +51,8 @@ class ToldMover(Mover):
         return ending.result() if ending.done() else Ending(75, "interrupted", "stopped")
 
     async def discard(self, transfer_id: str) -> None:
+        if self.lasting is not None:
+            raise self.lasting
         self.log.append(f"discard {transfer_id}")
 
     def forget(self, transfer_id: str) -> None:

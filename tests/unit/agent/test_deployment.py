@@ -31,7 +31,7 @@ def test_every_variable_is_one_that_the_program_reads() -> None:
     known = set(
         re.findall(r"STAGECOACH_[A-Z_]+", CliRunner().invoke(app, ["agent", "run", "--help"], env={"COLUMNS": "200"}).output)
     )
-    assert len(known) == 6
+    assert len(known) == 7
     for name in ("Dockerfile", "compose.yaml", "compose.receiver.yaml", "stagecoach-agent.service"):
         assert set(re.findall(r"STAGECOACH_[A-Z_]+", (NODE / name).read_text())) <= known
 

@@ -107,7 +107,10 @@ def test_addresses(text: str, host: str, port: int) -> None:
     assert receiver_address(text) == ReceiverAddress(host, port)
 
 
-@pytest.mark.parametrize("text", ["", ":9000", "a:b", "host:0", "host:70000", "2001:db8::7", "https://host", "a b"])
+@pytest.mark.parametrize(
+    "text",
+    ["", ":9000", "a:b", "host:0", "host:70000", "2001:db8::7", "https://host", "a b", "a..b", ".a", "a..", "a" * 64],
+)
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(SettingsError):
         receiver_address(text)

@@ -41,7 +41,7 @@ class Served:
             digests = self.kept.of("t1", path.name, identity_of(status), PART)
             sources.append(Source(file, identity_of(status), digests, opener(path)))
         self.sources = sources
-        self.parts = PartsSource(sources, rate)
+        self.parts = PartsSource(sources, lambda: rate)
         self.parts.start()
         self.parts.want(ALL)
         self.url = urlsplit(self.parts.url)
@@ -191,19 +191,43 @@ def test_its_end_ends_every_answer_and_keeps_the_digests(tmp_path: Path) -> None
     assert served.kept.of("t1", "one", served.sources[0].identity, PART).of(3) == "0" * 32
 
 
+class Waits(threading.Event):
+    """Time goes by only while somebody waits."""
+
+    def __init__(self, now: list[float]) -> None:
+        super().__init__()
+        self.now = now
+        self.waited = 0.0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        self.now[0] += timeout
+        self.waited += timeout
+        return self.is_set()
+
+
 def test_a_pace_is_kept_by_all_together() -> None:
     now = [50.0]
-    pace, ended, waits = Pace(1000, lambda: now[0]), threading.Event(), []
-
-    def wait(timeout: float | None = None) -> bool:
-        waits.append(timeout)
-        return False
-
-    ended.wait = wait  # type: ignore[method-assign]
-    for _ in range(3):
+    pace, ended = Pace(lambda: 1000, lambda: now[0]), Waits(now)
+    for waited in (0.0, 0.5, 1.0, 1.5):
         pace.keep(500, ended)
-    assert waits == [0.0, 0.5, 1.0]
-    now[0] = 60.0
+        assert ended.waited == pytest.approx(waited, abs=0.01)
+    now[0] += 10.0
     pace.keep(500, ended)
-    assert waits[-1] == 0.0
-    assert Pace(1024).piece_bytes == 4096
+    assert ended.waited == pytest.approx(1.5, abs=0.01), "what was not used is not saved up, nor held against anybody"
+    assert Pace(lambda: 1024).piece_bytes == 4096
+
+
+def test_a_pace_may_change_while_somebody_waits() -> None:
+    now, rate = [50.0], [100]
+    ended = Waits(now)
+
+    def rate_now() -> int | None:
+        return rate[0] if now[0] < 60.0 else None
+
+    pace = Pace(rate_now, lambda: now[0])
+    pace.keep(100_000, ended)
+    assert ended.waited == 0.0
+    pace.keep(1, ended)
+    assert ended.waited == pytest.approx(10.0, abs=0.6), "at the first rate it would have been 1000 s"
+    assert pace.piece_bytes == 512 * 1024

@@ -13,6 +13,7 @@ from tests.unit.agent.conftest import DONE, World, soon
 from stagecoach.agent.errors import CredentialRefused
 from stagecoach.agent.journal import Ending, Journal
 from stagecoach.agent.running import MOST_AT_ONCE
+from stagecoach.mover.stagecoach_mover import Failed
 
 FAILED = Ending(1, "no_space", "There is no room.")
 INTERRUPTED = Ending(75, "interrupted", "The mover was stopped.")
@@ -123,6 +124,45 @@ async def test_while_the_service_is_away_pauses_grow_and_work_goes_on(world: Wor
         await soon(lambda: states(world) == {"1": "acknowledged"})
     assert {1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0} <= set(world.pauses)
     assert max(world.pauses) == 60.0
+
+
+async def test_a_ticket_gets_another_address_before_the_old_one_ends(world: World) -> None:
+    signed: list[str] = []
+
+    def sign() -> str:
+        signed.append(f"http://store/1?X-Amz-Signature=secret{len(signed)}")
+        return signed[-1]
+
+    world.service.poll_seconds = 1
+    command = world.service.queue("1", spec={"direction": "fetch"}, transfer_id="t1", ticket_url=sign, ticket_seconds=1000)
+    async with world.running():
+        await soon(lambda: command.starts)
+        polls = len(world.service.polls)
+        await soon(lambda: len(world.service.polls) > polls + 1)
+        assert len(signed) == 1, "not before half of its time is over"
+        world.now += 600
+        await soon(lambda: len(world.mover.urls) == 2)
+        polls = len(world.service.polls)
+        await soon(lambda: len(world.service.polls) > polls + 1)
+        assert world.mover.urls == signed
+        assert len(signed) == 2, "it is asked for once"
+        await world.mover.finish("1")
+        await soon(lambda: command.ends)
+
+
+async def test_what_waited_for_longer_than_its_address_works_is_given_another_one_first(world: World) -> None:
+    world.service.poll_seconds = 1
+    command = move(world, "1", ticket_seconds=1000)
+    async with world.running():
+        await soon(lambda: command.starts)
+    assert world.mover.log == ["begin 1", "end 1"]
+    world.now += 5000
+    async with world.running():
+        await soon(lambda: len(world.mover.log) > 2)
+        assert len(world.mover.urls) == 2, "the mover is not begun with an address that is over"
+        await world.mover.finish("1")
+        await soon(lambda: command.ends)
+    assert command.ending.code is None
 
 
 async def test_a_command_that_is_delivered_again_is_not_done_again(world: World) -> None:
@@ -261,6 +301,19 @@ async def test_what_a_transfer_has_left_can_be_removed_by_command(world: World) 
         await soon(lambda: command.ends)
     assert command.ending.code is None
     assert "discard t1" in world.mover.log
+
+
+@pytest.mark.parametrize("lasting", [Failed("discard_failed", "It stays."), OSError(30, "Read-only file system")])
+async def test_what_cannot_be_removed_is_not_said_to_be(world: World, lasting: Exception) -> None:
+    world.mover.lasting = lasting
+    discard, moving = world.service.queue("1", kind="discard", transfer_id="t1"), move(world, "2")
+    async with world.running():
+        await soon(lambda: discard.ends and moving.starts)
+        moving.cancel_asked = True
+        await soon(lambda: moving.ends)
+    assert (discard.ending.code, discard.ending.exit_code) == ("discard_failed", 1)
+    assert ("It stays." if isinstance(lasting, Failed) else "Read-only") in discard.ending.message
+    assert (moving.ending.code, "was removed" in moving.ending.message) == ("cancelled", False)
 
 
 async def test_a_mover_that_cannot_be_started_is_no_end_of_the_agent(world: World) -> None:

@@ -22,6 +22,7 @@ from stagecoach.core.access import Scope
 BODIES = {
     "/compute/{system}/jobs/{job_id}/attach": {"command": "id"},
     "/nodes/{node_id}": {"name": "mine"},
+    "/transfers/{transfer_id}": {"rateLimitBytesPerSecond": 4096},
     "/nodes/{node_id}/commands": {"kind": "check_network"},
     "/nodes/{node_id}/sends": {
         "sourcePath": "/x",

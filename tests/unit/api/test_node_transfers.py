@@ -20,6 +20,7 @@ from stagecoach.flows.audit_looks import Scope
 
 CONTENT = bytes(range(256)) * 90_000
 RECEIPT_GRACE = 20
+DAY_SECONDS = 24 * 3600
 
 
 @pytest.fixture
@@ -98,6 +99,32 @@ async def test_a_client_sends_to_a_node(alice: httpx.AsyncClient, agent: NodeAge
     assert agent.receive == {"/run1/data.bin": content}
     assert world.left_outside() == []
     assert await queue(alice, agent) == [(begun["transferId"], "done")]
+
+
+async def test_what_waits_on_its_node_for_longer_than_its_address_works_gets_another_one(
+    alice: httpx.AsyncClient, agent: NodeAgent, world: World
+) -> None:
+    agent.send = {"/run1/out.bin": CONTENT}
+    begun = await begin_download(alice, agent.node_id, "/run1/out.bin")
+    (command,) = (await agent.poll())["commands"]
+    assert command["ticketSeconds"] == 7 * DAY_SECONDS
+    assert (await agent.poll())["ticketUrls"] == []
+    await agent.started(command["id"])
+    for _ in range(6):
+        # Its agent is heard of all the time, and is slow.
+        world.clock.advance(1.5 * DAY_SECONDS)
+        for _ in range(3):
+            await agent.poll()
+            await world.work(2)
+    assert world.store.follow("GET", command["ticketUrl"], b"")[0] == 403
+    answer = await agent.poll(expiring=[command["id"], "unknown"])
+    (renewed,) = answer["ticketUrls"]
+    assert (renewed["id"], renewed["ticketSeconds"]) == (command["id"], 7 * DAY_SECONDS)
+    assert agent.move({**command, "ticketUrl": renewed["ticketUrl"]}) == 0
+    await agent.ended(command["id"])
+    await world.work(3)
+    assert (await seen(alice, begun))["state"] == "staged"
+    assert (await agent.poll(expiring=[command["id"]], running=[command["id"]]))["ticketUrls"] == [], "it has ended"
 
 
 @pytest.mark.parametrize("content", [CONTENT, b""], ids=["of three parts", "empty"])

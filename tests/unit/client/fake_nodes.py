@@ -79,6 +79,7 @@ class FakeNodes:
             "PATCH ": {**shown, **(self.told[1] or {} if self.told else {})},
             "GET commands": {"commands": self.commands, "next": "3"},
             "POST commands": self.commands[0],
+            "POST sends": command("pending", kind="send_to_store", sourcePath="/run1"),
             "GET grants": {"grants": self.grants},
             "POST grants": self.grants[0],
             "POST invitations": {**grant(None, invitationExpiresAt=AT), **invitation},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from tests.fakes.direct_agents import DirectAgent, direct_agent
@@ -12,6 +13,7 @@ from tests.unit.flows.test_direct_road import CONTENT, TARGET, at_once, begun, l
 from stagecoach.core.errors import Conflict, PathRefused
 from stagecoach.core.nodes import CommandKind
 from stagecoach.core.transfer import Road, State, Transfer
+from stagecoach.database.transfers import Transfers
 from stagecoach.flows.begin_relay import RelayEnd, begin_relay
 from stagecoach.flows.grant_node import Terms, grant_node
 from stagecoach.flows.retry_transfer import retry_transfer
@@ -177,3 +179,87 @@ async def test_nobodys_target_is_in_the_hidden_folder_of_another(
     for path in (f"/{name}", f"/a/{name}/b"):
         with pytest.raises(PathRefused):
             await begin_relay(world.tools, ALICE, RelayEnd(sender.system, "/run1/file"), RelayEnd(receiver.system, path))
+
+
+async def test_the_receiving_node_is_told_what_may_come_and_ends_what_is_more(world: World, sender: DirectAgent) -> None:
+    receiver = await bobs_node(world, sender, most_bytes=5000)
+    transfer = await sending(world, sender, receiver)
+    receive, sends = receiver.running(CommandKind.RECEIVE), sender.running(CommandKind.SEND)
+    assert receive.spec["maxBytes"] == 5000, "nothing is known yet but the grant"
+    assert (await receiver.tell(receive.id, 1, 1)).max_bytes == 5000
+    await sender.tell(sends.id, 1, 800)
+    await world.work(3)
+    assert (await receiver.tell(receive.id, 2, 2)).max_bytes == 800, "what was measured is counted, and no more may come"
+    leg, _ = await legs(world, transfer)
+    assert leg.bytes_moved == 1, "how far it is its sender says"
+    receiver.hidden[transfer.id] = CONTENT * 9
+    receiver.refuses = {CommandKind.RECEIVE: "size_mismatch"}
+    await receiver.work()
+    await world.work(2)
+    failed = await to_the_end(world, transfer, receiver, sender)
+    assert (failed.state, failed.code, failed.retry_until) == (State.FAILED, "size_mismatch", None)
+    assert "The agent says size_mismatch." in str(failed.reason)
+    assert (receiver.hidden, receiver.receive, receiver.has, sender.has) == ({}, {}, {}, {})
+
+
+async def test_a_full_receiver_ends_the_transfer_and_keeps_what_has_arrived(
+    world: World, sender: DirectAgent, receiver: DirectAgent
+) -> None:
+    transfer = await with_most_arrived(world, sender, receiver)
+    receiver.refuses = {CommandKind.RECEIVE: "receiver_full"}
+    await receiver.work()
+    for _ in range(3):
+        await turn(world, sender, receiver)
+    failed = await world.get(transfer.id)
+    assert (failed.state, failed.code) == (State.FAILED, "receiver_full")
+    assert failed.retry_until is not None
+    assert (list(receiver.hidden), sender.has) == ([transfer.id], {})
+    receiver.refuses = {}
+    await retry_transfer(world.tools, ALICE, transfer.id)
+    assert (await to_the_end(world, transfer, receiver, sender)).state is State.DONE
+
+
+async def test_what_is_measured_counts_once_also_where_somebody_else_was_first(
+    world: World, sender: DirectAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver = await bobs_node(world, sender, most_bytes=5000)
+    transfer = await sending(world, sender, receiver)
+    await sender.tell(sender.running(CommandKind.SEND).id, 1, 800)
+    save, raced = Transfers.save, []
+
+    async def after_another(self: Transfers, row: Transfer, *messages: str, **options: Any) -> Transfer:
+        if row.id == transfer.id and not raced:
+            raced.append(await save(self, await world.get(row.id), next_check_at=world.tools.now()))
+        return await save(self, row, *messages, **options)
+
+    monkeypatch.setattr(Transfers, "save", after_another)
+    await world.work(3)
+    assert raced
+    _, relay = await legs(world, transfer)
+    assert relay.size_bytes == 800
+    (held,) = await world.tools.node_grants.live_of(receiver.node.id, "alice", world.clock.now())
+    assert held.used_bytes == 800
+
+
+async def test_a_grant_that_another_used_up_at_the_same_moment_refuses(
+    world: World, sender: DirectAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver = await bobs_node(world, sender, most_bytes=1000)
+    transfer = await sending(world, sender, receiver)
+    (held,) = await world.tools.node_grants.live_of(receiver.node.id, "alice", world.clock.now())
+    await sender.tell(sender.running(CommandKind.SEND).id, 1, 800)
+    save, raced = Transfers.save, []
+
+    async def after_another(self: Transfers, row: Transfer, *messages: str, **options: Any) -> Transfer:
+        if row.id == transfer.id and not raced:
+            raced.append(await world.tools.node_grants.use(held.id, 900, world.clock.now()))
+        return await save(self, row, *messages, **options)
+
+    monkeypatch.setattr(Transfers, "save", after_another)
+    for _ in range(20):
+        await turn(world, sender, receiver, seconds=10)
+    assert raced == [True]
+    failed = await world.get(transfer.id)
+    assert (failed.state, failed.code) == (State.FAILED, "grant_exceeded")
+    (held,) = await world.tools.node_grants.live_of(receiver.node.id, "alice", world.clock.now())
+    assert held.used_bytes == 900

@@ -13,6 +13,7 @@ from stagecoach.cli.nodes.commands import commands
 from stagecoach.cli.nodes.invitations import invite, redeem
 from stagecoach.cli.nodes.listing import listing
 from stagecoach.cli.nodes.register import register
+from stagecoach.cli.nodes.sends import send, sends, watch
 from stagecoach.cli.nodes.show import show
 from stagecoach.cli.running import EXIT_CODES
 
@@ -27,6 +28,9 @@ VERBS: dict[str, Callable[..., None]] = {
     "revoke": revoke,
     "commands": commands,
     "check": check,
+    "send": send,
+    "sends": sends,
+    "watch": watch,
     "invite": invite,
 }
 for name, verb in VERBS.items():

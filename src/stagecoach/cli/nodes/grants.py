@@ -12,12 +12,12 @@ from stagecoach.cli.nodes.words import (
     Label,
     MaxBytes,
     NodeName,
-    bytes_of,
     grant_line,
     held_line,
     time_of,
 )
 from stagecoach.cli.running import EXIT_CODES, AsJson, run
+from stagecoach.cli.words import bytes_of
 from stagecoach.client import Client
 from stagecoach.wire.nodes import GrantList, GrantView, HeldGrantList
 from stagecoach.wire.shapes import Shape

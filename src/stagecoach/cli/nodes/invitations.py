@@ -13,12 +13,11 @@ from stagecoach.cli.nodes.words import (
     Label,
     MaxBytes,
     NodeName,
-    bytes_of,
     held_line,
     time_of,
 )
 from stagecoach.cli.running import AsJson, run
-from stagecoach.cli.words import local_time, plain
+from stagecoach.cli.words import bytes_of, local_time, plain
 from stagecoach.client import Client
 from stagecoach.wire.nodes import HeldGrantView, InvitationAnswer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -16,22 +15,6 @@ Folder = Annotated[str, typer.Option(help="Below the node's receive directory; /
 MaxBytes = Annotated[str | None, typer.Option("--max-bytes", help="Of all transfers together, like 500GiB or 10TB.")]
 Expires = Annotated[str | None, typer.Option(help="A date or a time (ISO 8601; UTC where it names no zone).")]
 Label = Annotated[str | None, typer.Option(help="A note to yourself.")]
-
-_UNITS: dict[str, int] = {"": 1, "B": 1} | {
-    f"{letter}{ending}": base**power
-    for power, letter in enumerate("KMGTP", 1)
-    for ending, base in (("", 1024), ("IB", 1024), ("B", 1000))
-}
-
-
-def bytes_of(text: str | None) -> int | None:
-    """``10TiB`` and ``10T`` are 10 · 1024⁴, ``10TB`` is 10 · 1000⁴. Raises BadParameter."""
-    if text is None:
-        return None
-    found = re.fullmatch(r"([0-9]{1,18}) ?([A-Za-z]{0,3})", text.strip())
-    if found is None or found[2].upper() not in _UNITS:
-        raise typer.BadParameter("write a whole number of bytes, or one with a unit: 500GiB, 10TB", param_hint="--max-bytes")
-    return int(found[1]) * _UNITS[found[2].upper()]
 
 
 def time_of(text: str | None) -> datetime | None:
