@@ -123,7 +123,7 @@ async def test_a_repeated_or_overlong_header_is_refused(alice: httpx.AsyncClient
         ("PATCH", "/accounts/sessions", "DELETE, POST"),
         ("GET", "/accounts/password", "PUT"),
         ("GET", "/accounts/somebody", "PUT"),
-        ("PUT", "/transfers/one", "DELETE, GET"),
+        ("PUT", "/transfers/one", "DELETE, GET, PATCH"),
     ],
 )
 async def test_a_refused_method_names_those_that_the_document_has_for_the_path(
