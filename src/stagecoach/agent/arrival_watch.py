@@ -23,6 +23,11 @@ TOO_MUCH, FULL = "size_mismatch", "receiver_full"
 LOOK_SECONDS = 2.0
 # A folder of millions of files takes long to look at: no more of the time than one part in so many.
 _REST_FACTOR = 20.0
+# What the sender measures comes by way of the service, so the bound may grow just after more was found than it was.
+CERTAIN_SECONDS = 6.0
+# A service that says nothing for so long has said its last word.
+UNHEARD_SECONDS = 60.0
+_SHORT_SCAN_SECONDS = 0.2
 _SLACK_BYTES = 256 * 2**20
 _SLACK_PART = 64
 
@@ -50,52 +55,77 @@ class ArrivalWatch:
         drop_unfinished: Callable[[], Awaitable[None]],
         allowed: Callable[[int], int] = allowed_bytes,
         look_seconds: float = LOOK_SECONDS,
+        certain_seconds: float = CERTAIN_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.max_bytes = max_bytes
+        self._max_bytes = max_bytes
         self._folder = folder
         self._least_free_bytes = least_free_bytes
         self._tell = tell
         self._drop_unfinished = drop_unfinished
         self._allowed = allowed
         self._look_seconds = look_seconds
+        self._certain_seconds = certain_seconds
         self._clock = clock
         self._has_dropped = False
+        self._answers = 0
+        self._found_more: tuple[float, int] | None = None
+        self._told: Arrived | None = None
+
+    def allow(self, max_bytes: int | None) -> None:
+        """What the service says now of how much may arrive; None: it is not bounded."""
+        self._max_bytes = max_bytes
+        self._answers += 1
 
     async def until_stopped(self, work: Work) -> Ending | None:
         """None when it was stopped; else why nothing more may come. Raises OSError for a disk that fails."""
-        told: Arrived | None = None
-        while True:
-            began = self._clock()
-            found = await _unless_stopped(work, self._look)
-            if found is None:
-                return None
-            arrived, lack = found
-            if lack is not None:
-                return Ending(1, FULL, lack)
-            if arrived != told:
-                told = arrived
-                self._tell(arrived)
-            ending = await self._excess(arrived)
-            if ending is not None:
-                return ending
-            if await work.stopped_within(max(self._look_seconds, (self._clock() - began) * _REST_FACTOR)):
-                return None
+        scanning: asyncio.Future[Arrived] | None = None
+        began = due = self._clock()
+        try:
+            while True:
+                found = await _unless_stopped(work, lambda: (lack_of_room(self._folder.parent, self._least_free_bytes),))
+                if found is None:
+                    return None
+                if found[0] is not None:
+                    return Ending(1, FULL, found[0])
+                if scanning is None and self._clock() >= due:
+                    began = self._clock()
+                    scanning = asyncio.ensure_future(in_thread(lambda: arrived_in(self._folder), "stagecoach-arrivals"))
+                    await asyncio.wait({scanning}, timeout=_SHORT_SCAN_SECONDS)
+                if scanning is not None and scanning.done():
+                    arrived, scanning = scanning.result(), None
+                    due = self._clock() + max(self._look_seconds, (self._clock() - began) * _REST_FACTOR)
+                    ending = await self._judged(arrived)
+                    if ending is not None:
+                        return ending
+                if await work.stopped_within(self._look_seconds):
+                    return None
+        finally:
+            if scanning is not None:
+                scanning.cancel()
 
-    def _look(self) -> tuple[Arrived, str | None]:
-        return arrived_in(self._folder), lack_of_room(self._folder.parent, self._least_free_bytes)
-
-    async def _excess(self, arrived: Arrived) -> Ending | None:
-        if self.max_bytes is None or arrived.size_bytes <= self._allowed(self.max_bytes):
+    async def _judged(self, arrived: Arrived) -> Ending | None:
+        most = self._max_bytes
+        is_more = most is not None and arrived.size_bytes > self._allowed(most)
+        if arrived != self._told or is_more:
+            self._told = arrived
+            self._tell(arrived)
+        if most is None or not is_more:
+            self._found_more = None
             return None
-        finished = arrived.size_bytes - arrived.unfinished_bytes
-        if not self._has_dropped and finished <= self._allowed(self.max_bytes):
+        now = self._clock()
+        since, answers = self._found_more = self._found_more or (now, self._answers)
+        is_certain = now - since >= (self._certain_seconds if self._answers > answers else UNHEARD_SECONDS)
+        if not is_certain:
+            return None
+        if not self._has_dropped and arrived.size_bytes - arrived.unfinished_bytes <= self._allowed(most):
             # A sender that was killed leaves beginnings that nobody ends. Once: one that goes on making them means it.
             self._has_dropped = True
+            self._found_more = None
             _log.info("There is more in %s than may come, with what was begun and not ended: that is removed.", self._folder)
             await self._drop_unfinished()
             return None
-        words = f"More has arrived than the {self.max_bytes} bytes that this transfer may bring; its key was closed."
+        words = f"More has arrived than the {most} bytes that this transfer may bring; its key was closed."
         return Ending(1, TOO_MUCH, words)
 
 

@@ -32,7 +32,9 @@ def join_parts(folder: Handle, *, is_directory: bool, most_bytes: int) -> None:
         return
     written = _written_list(parts)
     files = read_list(written) if written is not None else []
-    # Otherwise an earlier try had begun, and the last one took no parts.
+    # Otherwise an earlier try had begun, and the last one took no parts: it has brought all without them.
+    if files and not all(file.is_compared for file in files) and _bytes_beside_parts(folder) != most_bytes:
+        raise Failed("receiver_failed", "The list of parts tells of some that were not compared; nothing was touched.")
     if files and all(file.is_compared for file in files):
         if not is_directory and (len(files) != 1 or "/" in files[0].path):
             raise Failed("size_mismatch", "One file was to arrive, and the parts are of others.")
@@ -66,10 +68,21 @@ def join_compared(folder: Handle, is_stopped: Callable[[], bool]) -> None:
         if _OF_A_FILE.fullmatch(name) and name not in known:
             remove_tree(parts.descriptor, os.fsencode(name))
     for number, file in enumerate(files, 1):
+        if is_stopped():
+            return
         if file.compared_parts:
             joining = _Joining(folder, parts, number, file)
             joining.require_parts()
             joining.append(is_stopped)
+
+
+def _bytes_beside_parts(folder: Handle) -> int:
+    size_bytes = 0
+    for path, directories, names, descriptor in os.fwalk(".", dir_fd=folder.descriptor):
+        if path == ".":
+            directories[:] = [name for name in directories if name != FOLDER]
+        size_bytes += sum(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_size for name in names)
+    return size_bytes
 
 
 def _opened(folder: Handle) -> Handle | None:
@@ -109,20 +122,23 @@ class _Joining:
 
     def require_parts(self) -> None:
         """Raises Failed unless each part that was compared is there, or in the whole already."""
-        own, joined, last = self._own, _regular(self._joined, self._parts), self._file.compared_parts
-        present = [_regular(part_name(part), own) for part in range(1, last + 1)] if own is not None else []
-        if joined is None and not any(present):
+        joined, last = _regular(self._joined, self._parts), self._file.compared_parts
+        # Not asked for one by one: a stranger's list may tell of many more than there are.
+        names = set(os.listdir(self._own.descriptor)) if self._own is not None else set()
+        first = last + 1
+        while first > 1 and part_name(first - 1) in names:
+            first -= 1
+        if joined is None and not any(1 <= int(name) <= last for name in names if name.isdecimal()):
             if not (self._file.is_compared and self._is_in_place()):
                 raise self._missing()
             self._own = None
             return
-        gone = max((part for part, found in enumerate(present, 1) if found is None), default=0)
         # A part is removed when it is durable in the whole with all before it, so these are not needed any more either.
-        self._first = gone + 1
-        if (joined.st_size if joined is not None else 0) < self._file.start_bytes(self._first):
+        self._first = first
+        if (joined.st_size if joined is not None else 0) < self._file.start_bytes(first):
             raise self._missing()
-        for part in range(self._first, last + 1):
-            found = present[part - 1]
+        for part in range(first, last + 1):
+            found = _regular(part_name(part), self._own) if self._own is not None else None
             if found is None or found.st_size != self._file.length_bytes(part):
                 raise self._missing()
 

@@ -12,7 +12,8 @@ from stagecoach.agent.checking import bounded
 from stagecoach.agent.errands import Errand, code_of
 from stagecoach.agent.journal import Ending, Entry
 from stagecoach.agent.network_probes import ProbeFailed
-from stagecoach.agent.parts_at_receiver import PartsAtReceiver
+from stagecoach.agent.parts import written_list
+from stagecoach.agent.parts_at_receiver import PartsAtReceiver, ReceiverRefuses
 from stagecoach.agent.parts_check import PartsCheck
 from stagecoach.agent.parts_source import PartsSource, Source
 from stagecoach.agent.rate_caps import CappedCopy
@@ -21,6 +22,7 @@ from stagecoach.agent.rclone_calls import Destination
 from stagecoach.agent.rclone_copy import Copy, Outcome
 from stagecoach.agent.rclone_jobs import RcloneJobs
 from stagecoach.agent.rclone_progress import Progress
+from stagecoach.agent.rclone_words import Trouble
 from stagecoach.agent.source_survey import UNFIT, Survey, survey_source
 from stagecoach.agent.stopping import Work
 from stagecoach.agent.threads import in_thread
@@ -90,16 +92,23 @@ class OneSending:
         _, jobs = await asyncio.gather(self._look_at_the_way(survey), self._sender.jobs())
         destination = await self._destination()
         compared: int | None = 0
+        if survey.large:
+            # First: their list has the receiver remove the parts of earlier contents.
+            await self._send_parts(jobs, source, destination, survey, sources)
+        elif least_large_bytes is not None:
+            await self._drop_earlier_parts()
         if survey.without_large().files or not survey.large:
             least = least_large_bytes if survey.large else None
+            told = self._beside_large(survey) if survey.large else self._tell
             outcome = await self._copy(
-                lambda: self._sender.begin(jobs, source, destination, self._errand, self._cap, least), self._tell
+                lambda: self._sender.begin(jobs, source, destination, self._errand, self._cap, least), told
             )
             compared = await self._compare(jobs, source, destination, outcome.survey, least)
             if not survey.large:
                 survey = outcome.survey
         if survey.large:
-            await self._send_parts(jobs, source, destination, survey, sources)
+            await self._require_same(source, survey)
+            await in_thread(lambda: self._sender.forget_digests(self._entry))
         return Ending(
             0,
             None,
@@ -115,21 +124,12 @@ class OneSending:
     async def _send_parts(
         self, jobs: RcloneJobs, source: Path, destination: Destination, survey: Survey, sources: list[Source]
     ) -> None:
-        """The large files, after all others."""
-        rest = survey.without_large()
+        """The large files."""
         endpoint, folder = self._errand.endpoint, self._errand.folder
         longest = max(each.file.part_size_bytes for each in sources)
 
         def told(progress: Progress) -> None:
-            self._tell(
-                replace(
-                    progress,
-                    bytes_done=rest.size_bytes + progress.bytes_done,
-                    bytes_total=survey.size_bytes,
-                    files_done=rest.files + progress.files_done,
-                    files_total=survey.files,
-                )
-            )
+            self._tell(replace(progress, state="running", bytes_total=survey.size_bytes, files_total=survey.files))
 
         served = PartsSource(sources, lambda: self._cap.bytes_per_second)
         check = PartsCheck(sources, served, lambda: PartsAtReceiver(endpoint, folder, longest))
@@ -139,8 +139,45 @@ class OneSending:
             await self._copy(lambda: jobs.copy_parts(served, check, destination, limits=limits), told)
         finally:
             await in_thread(served.stop)
-        await self._require_same(source, survey)
-        await in_thread(lambda: self._sender.forget_digests(self._entry))
+
+    def _beside_large(self, survey: Survey) -> Callable[[Progress], None]:
+        """Of the other files: what is told is always of all, by which the receiver is told how much may arrive."""
+        rest = survey.without_large()
+        large_bytes, large_files = survey.size_bytes - rest.size_bytes, survey.files - rest.files
+
+        def told(progress: Progress) -> None:
+            self._tell(
+                replace(
+                    progress,
+                    state="running",
+                    bytes_done=large_bytes + progress.bytes_done,
+                    bytes_total=survey.size_bytes,
+                    files_done=large_files + progress.files_done,
+                    files_total=survey.files,
+                )
+            )
+
+        return told
+
+    async def _drop_earlier_parts(self) -> None:
+        """Where an earlier try sent a file in parts that is none of the large any more, the receiver is to keep none of them."""
+
+        def drop() -> None:
+            with PartsAtReceiver(self._errand.endpoint, self._errand.folder, 1) as receiver:
+                if receiver.stored_list():
+                    receiver.store_list(written_list([]))
+
+        for left in reversed(range(_KEY_TRIES)):
+            try:
+                await self._unless_stopped(drop)
+            except ReceiverRefuses as refused:
+                if refused.code != "key_refused" or not left:
+                    trouble = Trouble(refused.code, str(refused), retryable=True)
+                    raise Over(Ending(1, code_of(trouble), trouble.message)) from None
+            else:
+                return
+            if await self._work.stopped_within(_KEY_PAUSE_SECONDS):
+                raise Over(STOPPED)
 
     def _tell(self, progress: Progress) -> None:
         self._progress = progress

@@ -121,7 +121,7 @@ def read_list(written: bytes) -> list[PartedFile]:
     except (ValueError, RecursionError):
         raise _refused("it is no JSON") from None
     entries = document.get("files") if isinstance(document, dict) else None
-    if not isinstance(entries, list) or not entries or document.get("version") != _LIST_VERSION:
+    if not isinstance(entries, list) or document.get("version") != _LIST_VERSION:
         raise _refused("it is of another version")
     files = [_file(entry) for entry in entries]
     paths = {file.path for file in files}

@@ -37,6 +37,7 @@ class PartsCheck:
         self._connect = connect
         self._compared_before = dict.fromkeys(range(1, len(self._files) + 1), 0)
         self._stored: bytes | None = None
+        self._storing: asyncio.Future[None] | None = None
         self.has_begun = False
         """The receiver has a list, so there may be parts too: it is stored before them."""
         self.missing = {PartName(number, part) for number, file in enumerate(self._files, 1) for part in range(1, file.count + 1)}
@@ -79,6 +80,7 @@ class PartsCheck:
             with self._connect() as receiver:
                 return receiver.stored_list()
 
+        await self._settled()
         try:
             stored = await in_thread(fetch, "stagecoach-parts")
         except ReceiverRefuses as refused:
@@ -91,6 +93,7 @@ class PartsCheck:
 
     async def say(self) -> Trouble | None:
         """Has the receiving node know how far the files were compared, if it does not: so far it may join them."""
+        await self._settled()
         written = written_list([self._as_compared(number, file) for number, file in enumerate(self._files, 1)])
         if written == self._stored:
             return None
@@ -98,13 +101,23 @@ class PartsCheck:
         def store() -> None:
             with self._connect() as receiver:
                 receiver.store_list(written)
+            self._stored = written
 
+        self._stored = None
+        self._storing = asyncio.ensure_future(in_thread(store, "stagecoach-parts"))
         try:
-            await in_thread(store, "stagecoach-parts")
+            await asyncio.shield(self._storing)
         except ReceiverRefuses as refused:
             return _trouble(refused)
-        self._stored = written
         return None
+
+    async def _settled(self) -> None:
+        """An earlier list that nobody waits for any more is stored, or is not: after a later one it would undo that."""
+        if self._storing is not None:
+            await asyncio.wait({self._storing})
+            if not self._storing.cancelled() and (error := self._storing.exception()) is not None:
+                log.info("an earlier list of parts was not stored: %s", error)
+            self._storing = None
 
     def _as_compared(self, number: int, file: PartedFile) -> PartedFile:
         first_missing = min((name.part for name in self.missing if name.file == number), default=file.count + 1)

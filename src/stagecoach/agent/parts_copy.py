@@ -53,6 +53,9 @@ class PartsCopy(Copy):
     async def _surveyed(self) -> Survey:
         return Survey(len(self._check.files), self._check.size_bytes, self._part_size_bytes, (), one_file=False)
 
+    def _kept(self) -> int:
+        return self._check.arrived_bytes
+
     def _question(self, survey: Survey) -> tuple[str, dict[str, Any]]:
         return parts_copy(self._served.url, self._destination, self._limits, part_size_bytes=self._part_size_bytes)
 

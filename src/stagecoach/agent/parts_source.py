@@ -59,6 +59,7 @@ class Pace:
         self._clock = clock
         self._lock = threading.Lock()
         self._ahead_bytes = 0.0
+        self._kept_rate: int | None = None
         self._at = clock()
 
     @property
@@ -78,8 +79,13 @@ class Pace:
         """0.0: they go."""
         with self._lock:
             rate, now = self._rate(), self._clock()
-            self._ahead_bytes = 0.0 if rate is None else max(0.0, self._ahead_bytes - (now - self._at) * rate)
-            self._at = now
+            if rate is None:
+                self._ahead_bytes = 0.0
+            else:
+                # What went at a faster rate is not waited for at a slower one.
+                ahead = self._ahead_bytes if rate == self._kept_rate else min(self._ahead_bytes, rate)
+                self._ahead_bytes = max(0.0, ahead - (now - self._at) * rate)
+            self._kept_rate, self._at = rate, now
             if rate is not None and self._ahead_bytes > _ROUNDING_BYTES:
                 return self._ahead_bytes / rate
             self._ahead_bytes += count
@@ -173,10 +179,14 @@ class PartsSource:
         is_whole = (begin, end) == (0, source.file.length_bytes(name.part))
         try:
             for piece in self._pieces(source, name.part, begin, end, is_whole=is_whole):
-                self._pace.keep(len(piece), self._ended)
-                if self._ended.is_set():
-                    return
-                yield piece
+                while piece:
+                    # The rate may have become a slower one since it was read.
+                    count = min(len(piece), self._pace.piece_bytes)
+                    self._pace.keep(count, self._ended)
+                    if self._ended.is_set():
+                        return
+                    yield piece[:count]
+                    piece = piece[count:]
             if is_whole:
                 with self._lock:
                     self._served_at[name] = time.monotonic()

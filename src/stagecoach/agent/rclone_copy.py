@@ -7,6 +7,7 @@ module's, with what has arrived already not sent again. Nothing that is raised o
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -77,7 +78,8 @@ class Copy:
         survey = await self._surveyed()
         self.progress = Progress("running", 0, survey.size_bytes, 0, survey.files)
         trouble: Trouble | None = None
-        for attempt in range(1, self._limits.attempts + 1):
+        most, in_vain = self._kept(), 0
+        for attempt in itertools.count(1):
             trouble = await self._attempt(attempt, survey, told)
             if trouble is None:
                 self.progress = replace(
@@ -85,9 +87,12 @@ class Copy:
                 )
                 break
             log.info("copy of %s, attempt %d: %s", self._source, attempt, trouble.message)
-            if not trouble.retryable or attempt == self._limits.attempts:
+            # One of days is interrupted more often than it may fail in a row.
+            in_vain = 1 if self._kept() > most else in_vain + 1
+            most = max(most, self._kept())
+            if not trouble.retryable or in_vain >= self._limits.attempts:
                 break
-            rest = min(_LONGEST_REST_SECONDS, _FIRST_REST_SECONDS * 2 ** (attempt - 1)) * (0.5 + self._jitter() / 2)
+            rest = min(_LONGEST_REST_SECONDS, _FIRST_REST_SECONDS * 2 ** (in_vain - 1)) * (0.5 + self._jitter() / 2)
             if await self._stopped_within(rest):
                 trouble = STOPPED
                 break
@@ -96,6 +101,10 @@ class Copy:
             self.progress = replace(self.progress, state=state, current_file=None)  # type: ignore[arg-type]
         told(self.progress)
         return Outcome(self.progress, survey, trouble)
+
+    def _kept(self) -> int:
+        """Grows with what is at the other end for good."""
+        return self.progress.files_done
 
     async def _attempt(self, attempt: int, survey: Survey, told: Callable[[Progress], None]) -> Trouble | None:
         if self._stop_asked.is_set():

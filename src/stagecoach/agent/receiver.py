@@ -26,7 +26,7 @@ from stagecoach.agent.bound_process import BoundProcess
 from stagecoach.agent.rclone_calls import RECEIVER_BELIEVES_SECONDS
 from stagecoach.agent.rclone_program import rclone_environment, usable_rclone
 from stagecoach.agent.receiver_certificate import ReceiverCertificate, receiver_certificate
-from stagecoach.agent.receiver_folders import Doors, FoldersNote, remove_leftovers, require_folder
+from stagecoach.agent.receiver_folders import Doors, FoldersNote, has_open_files, remove_leftovers, require_folder
 from stagecoach.agent.receiver_keys import KeyDesk, ReceiverKey, new_key
 from stagecoach.core.errors import InvalidRequest, RcloneUnavailable
 from stagecoach.core.redaction import Redaction
@@ -179,6 +179,10 @@ class Receiver:
         self._note.write([*self._note.read(), real])
         self._desk.open(opened)
         return opened
+
+    def has_open_below(self, folder: Path) -> bool:
+        """Whether its rclone has a file open there. Blocking. Raises OSError."""
+        return self.pid is not None and has_open_files(self.pid, folder)
 
     async def begin_anew(self) -> None:
         """Break off all that is being sent here, and remove every beginning: what is open stays open. Senders try again.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Container, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from stagecoach.core.errors import PathRefused
@@ -29,6 +30,25 @@ def require_folder(folder: Path, root: Path) -> Path:
 def is_unfinished(name: str) -> bool:
     """Whether it is a file that a sender has begun and not ended: rclone gives it its name at the end."""
     return name.startswith(_LEFTOVERS)
+
+
+def has_open_files(pid: int, folder: Path) -> bool:
+    """Whether that process has; where the system does not tell: whether anything in it was begun and not ended. Blocking.
+
+    Raises OSError.
+    """
+    descriptors = Path("/proc") / str(pid) / "fd"
+    start = f"{folder.resolve()}/"
+    try:
+        with os.scandir(descriptors) as entries:
+            names = [entry.path for entry in entries]
+    except FileNotFoundError:
+        return any(is_unfinished(entry.name) for entry in _below(folder))
+    for name in names:
+        with suppress(FileNotFoundError):  # closed meanwhile
+            if os.readlink(name).startswith(start):
+                return True
+    return False
 
 
 def remove_leftovers(folder: Path) -> int:

@@ -30,6 +30,8 @@ from stagecoach.wire.direct_commands import ReceiveSpec
 _log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 15.0
+_LOOKS_AT_OPEN_FILES = 5
+_OPEN_FILES_PAUSE_SECONDS = 0.5
 _CLOSED = "The transfer's key was closed; what has arrived stays until it is placed or discarded."
 
 
@@ -136,6 +138,8 @@ class Receiving:
             self._watches.pop(entry.id, None)
             if work.why is not Stop.AGENT_ENDS:  # then the receiver ends, and all its keys with it
                 await self._close(self._receiver, key, cut=ending is not None)
+                if ending is None:
+                    await self._end_of_writing(self._receiver, folder)
             # Whatever comes next in the folder must find it alone there.
             await joining
         if ending is not None and ending.code == FULL:
@@ -145,7 +149,7 @@ class Receiving:
     def allow(self, command_id: str, max_bytes: int | None) -> None:
         """From now on so much may arrive for a command that runs; None: it is not bounded."""
         if (watch := self._watches.get(command_id)) is not None:
-            watch.max_bytes = max_bytes
+            watch.allow(max_bytes)
 
     def _watched(self, receiver: Receiver, command_id: str, folder: Path, max_bytes: int | None) -> ArrivalWatch:
         watch = self._watches[command_id] = ArrivalWatch(
@@ -156,6 +160,20 @@ class Receiving:
             drop_unfinished=receiver.begin_anew,
         )
         return watch
+
+    async def _end_of_writing(self, receiver: Receiver, folder: Path) -> None:
+        """A closed key lets nobody in, and whoever was in goes on: into files that nobody measures, or finds, any more."""
+        for left in reversed(range(_LOOKS_AT_OPEN_FILES)):
+            try:
+                if not await in_thread(lambda: receiver.has_open_below(folder), "stagecoach-receive"):
+                    return
+                if not left:
+                    _log.warning("Somebody goes on sending with a closed key; all that is being sent is broken off.")
+                    await receiver.begin_anew()
+            except (StagecoachError, OSError) as failure:
+                _log.warning("The receiver cannot be looked at after a key was closed: %s", failure)
+                return
+            await asyncio.sleep(_OPEN_FILES_PAUSE_SECONDS)
 
     async def _close(self, receiver: Receiver, key: ReceiverKey, *, cut: bool = False) -> None:
         try:

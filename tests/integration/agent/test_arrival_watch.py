@@ -15,6 +15,7 @@ import pytest
 from tests.integration.agent.direct_nodes import HOST, DirectNode, ended, new_key, soon
 
 from stagecoach.agent import arrival_watch
+from stagecoach.agent.receiver_folders import has_open_files
 from stagecoach.agent.s3_request_signing import signed_headers
 from stagecoach.wire.agent import ProgressAnswer
 
@@ -71,6 +72,7 @@ def bytes_below(top: Path) -> int:
 async def test_more_than_may_come_closes_the_key_while_it_comes(receiver: DirectNode) -> None:
     key = new_key()
     receive = receiver.ask_receive("w1", "/data", key, directory=True, max_bytes=2 * MIB)
+    receive.bounds = ProgressAnswer(max_bytes=2 * MIB)
     await soon(lambda: receive.starts)
     async with asyncio.timeout(60):
         # Its beginning is removed once; it is held to it when it makes another.
@@ -117,3 +119,20 @@ async def test_a_disk_with_hardly_any_room_is_not_filled(tmp_path: Path) -> None
         assert "stay free" in receive.ending.message
         assert not receive.starts
         await soon(lambda: any("was full" in words for poll in node.service.polls for words in poll.health))
+
+
+async def test_whoever_is_in_when_his_key_is_closed_does_not_go_on_where_nobody_measures(receiver: DirectNode) -> None:
+    keys = {name: new_key() for name in ("w5", "w6")}
+    mine = receiver.ask_receive("w5", "/mine", keys["w5"], directory=True)
+    others = receiver.ask_receive("w6", "/others", keys["w6"], directory=True)
+    await soon(lambda: mine.starts and others.starts)
+    putting = asyncio.create_task(asyncio.to_thread(put_slowly, receiver, keys["w5"], 256 * MIB, bytes_per_second=4 * MIB))
+    await soon(lambda: bytes_below(receiver.receive) > MIB)
+    mine.cancel_asked = True
+    await soon(lambda: mine.ends)
+    pid = receiver.agent.direct.receiving.pid
+    assert pid is not None
+    assert not has_open_files(pid, receiver.receive)
+    async with asyncio.timeout(20):
+        assert await putting is None, "it was broken off"
+    assert not others.ends

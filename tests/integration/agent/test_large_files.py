@@ -101,10 +101,26 @@ async def test_in_a_directory_too(running: Nodes) -> None:
     total = sum(SIZES.values())
     assert (result["sizeBytes"], result["files"], result["verified"], result["comparedFiles"]) == (total, 6, True, 6)
     assert result["rates"][-1][1] == total
+    assert {report.bytes_total for report in send.progress} <= {0, total}, "what may arrive is told by it"
+    done = [report.bytes_done for report in send.progress]
+    assert done == sorted(done)
     await running.pair.finish("t3", "/tree", receive, result, directory=True)
     top = running.b.receive / "tree"
     assert {str(path.relative_to(top)): path.read_bytes() for path in files(top)} == contents
     assert not (top / FOLDER).exists()
+
+
+async def test_of_a_large_file_that_became_a_small_one_no_part_is_left(running: Nodes) -> None:
+    running.offer("tree/data")
+    receive, send = await running.pair.begin("t5", "/tree", "/tree", directory=True, **SLOWLY)
+    await soon(lambda: running.arrived_bytes() > ENOUGH)
+    await stopped(receive, send)
+    content = running.offer("tree/data", 5)
+    receive, send = await running.pair.begin("t5", "/tree", "/tree", directory=True, number=2, **IN_PARTS)
+    result = await ended(send)
+    await running.pair.finish("t5", "/tree", receive, result, directory=True)
+    assert {str(path.relative_to(running.b.receive / "tree")) for path in files(running.b.receive / "tree")} == {"data"}
+    assert (running.b.receive / "tree" / "data").read_bytes() == content
 
 
 SIZES = {

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
+from stagecoach.agent import arrival_watch
 from stagecoach.agent.arrival_watch import ArrivalWatch, allowed_bytes
 from stagecoach.agent.arrived_bytes import Arrived, arrived_in, lack_of_room
 from stagecoach.agent.stopping import Work
@@ -42,21 +44,35 @@ def test_the_slack_is_small(tmp_path: Path) -> None:
 
 
 class Folder:
-    """A watch of one, with a bound of 100 bytes and no slack."""
+    """A watch of one, with a bound of 100 bytes and no slack. The service answers what is told with ``bounds``, if it does."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.work = path, Work()
         self.told: list[int] = []
+        self.bounds: int | None = 100
+        self.is_heard = True
+        self.now = 0.0
         self.drops = 0
         self.watch = ArrivalWatch(
             path,
             100,
             0,
-            tell=lambda arrived: self.told.append(arrived.size_bytes),
+            tell=self._tell,
             drop_unfinished=self._drop,
             allowed=lambda most: most,
             look_seconds=0.01,
+            certain_seconds=0.05,
+            clock=self._clock,
         )
+
+    def _clock(self) -> float:
+        self.now += 0.01
+        return self.now
+
+    def _tell(self, arrived: Arrived) -> None:
+        self.told.append(arrived.size_bytes)
+        if self.is_heard:
+            self.watch.allow(self.bounds)
 
     async def _drop(self) -> None:
         self.drops += 1
@@ -95,7 +111,58 @@ async def test_beginnings_are_removed_once_before_anybody_is_held_to_it(folder: 
     assert (folder.drops, ending and ending.code) == (1, "size_mismatch")
 
 
-async def test_what_is_whole_and_too_much_ends_it_at_once(folder: Folder) -> None:
+async def test_who_may_bring_more_by_now_is_not_held_to_the_old_bound(folder: Folder) -> None:
+    (folder.path / "a").write_bytes(b"x" * 500)
+    folder.bounds = 1000
+    watching = asyncio.create_task(folder.watch.until_stopped(folder.work))
+    async with asyncio.timeout(10):
+        while not folder.told:
+            await asyncio.sleep(0.01)
+        looks = folder.now
+        while folder.now < looks + 2.0:
+            await asyncio.sleep(0.01)
+        assert not watching.done()
+        folder.work.stop.set()
+        assert await watching is None
+
+
+async def test_a_service_that_says_nothing_has_said_its_last_word_at_some_time(folder: Folder) -> None:
+    (folder.path / "a").write_bytes(b"x" * 500)
+    folder.is_heard = False
+    watching = asyncio.create_task(folder.watch.until_stopped(folder.work))
+    async with asyncio.timeout(20):
+        while len(folder.told) < 10:
+            await asyncio.sleep(0.01)
+        assert not watching.done()
+        folder.now += 60.0
+        ending = await watching
+    assert ending is not None
+    assert ending.code == "size_mismatch"
+
+
+async def test_room_is_looked_at_while_a_large_folder_is_measured(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured, looks = threading.Event(), []
+
+    def slow(_folder: Path) -> Arrived:
+        measured.wait(30)
+        return Arrived()
+
+    def lack(_directory: Path, _least: int | None) -> str | None:
+        looks.append(1)
+        return "The disk is full." if len(looks) == 3 else None
+
+    monkeypatch.setattr(arrival_watch, "arrived_in", slow)
+    monkeypatch.setattr(arrival_watch, "lack_of_room", lack)
+    try:
+        async with asyncio.timeout(10):
+            ending = await folder.watch.until_stopped(folder.work)
+    finally:
+        measured.set()
+    assert ending is not None
+    assert ending.code == "receiver_full"
+
+
+async def test_what_is_whole_and_too_much_ends_it(folder: Folder) -> None:
     (folder.path / "a").write_bytes(b"x" * 101)
     (folder.path / ".rclone_temp_a").write_bytes(b"x")
     async with asyncio.timeout(10):

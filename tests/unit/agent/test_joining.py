@@ -311,10 +311,46 @@ def test_what_was_compared_is_joined_while_the_rest_is_under_way(node: Node) -> 
 def test_it_stops_between_two_parts_and_goes_on(node: Node) -> None:
     node.arrived()
     asked = []
-    node.join_compared(lambda: len(asked) == 2 or asked.append(1) is not None)
+    node.join_compared(lambda: len(asked) == 3 or asked.append(1) is not None)
     assert len(list((node.parts / node.files[0].folder(1)).iterdir())) == 2
     node.place()
     assert (node.receive / "run" / "data").read_bytes() == CONTENT
+
+
+def test_a_list_that_was_stored_too_late_costs_nothing(node: Node) -> None:
+    node.arrived()
+    (node.parts / LIST_NAME).write_bytes(written_list([replace(node.files[0], compared_parts=2)]))
+    assert "not compared" in node.refused("receiver_failed")
+    (node.parts / LIST_NAME).write_bytes(written_list(node.files))
+    node.place()
+
+
+def test_a_list_of_no_files_has_all_parts_removed(node: Node) -> None:
+    node.arrived()
+    (node.parts / LIST_NAME).write_bytes(written_list([]))
+    node.join_compared()
+    assert os.listdir(node.parts) == [LIST_NAME]
+    (node.folder / "sent").write_bytes(CONTENT)
+    node.place()
+    assert (node.receive / "run" / "data").read_bytes() == CONTENT
+
+
+def test_a_strangers_list_of_very_many_parts_takes_no_time(node: Node) -> None:
+    node.arrived()
+    many = PartedFile("sent", 999_999, 1, TIME, VERSION, 999_999)
+    (node.parts / LIST_NAME).write_bytes(written_list([many]))
+    asked = 0
+
+    def stat_once(*arguments: Any, **named: Any) -> os.stat_result:
+        nonlocal asked
+        asked += 1
+        return os_stat(*arguments, **named)
+
+    os_stat = os.stat
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Failed):
+        patch.setattr(os, "stat", stat_once)
+        node.join_compared()
+    assert asked < 50
 
 
 def test_what_is_of_earlier_contents_is_removed_at_once(node: Node) -> None:
