@@ -38,6 +38,7 @@ from stagecoach.database.system_polls import SystemPolls
 from stagecoach.database.transfers import Transfers
 from stagecoach.database.webhook_deliveries import WebhookDeliveries
 from stagecoach.flows.begin_transfer import BegunUpload
+from stagecoach.flows.node_calls import NodeCalls
 from stagecoach.flows.passwords import Passwords
 from stagecoach.flows.toolbox import System, Toolbox
 from stagecoach.object_stores.memory import MemoryStore
@@ -138,6 +139,7 @@ class World:
 
     def __init__(self, engine: Any, settings: Settings) -> None:
         self.clock = Clock()
+        self._node_calls: list[NodeCalls] = []
         self.engine = engine
         self.settings = settings
         self.store = MemoryStore(self.clock.now, smallest_part_bytes=1)
@@ -161,7 +163,7 @@ class World:
         """What a process of the service holds."""
         watched = process.watched if process is not None else lambda thing: thing
         scheduler, files = watched(self.scheduler), watched(self.files)
-        return Toolbox(
+        tools = Toolbox(
             settings_in_force=SettingsInForce(self.settings),
             setting_overrides=watched(SettingOverrides(self.engine)),
             transfers=watched(Transfers(self.engine)),
@@ -188,6 +190,14 @@ class World:
             operation_sources=OPERATIONS,
             nudge_worker=self._nudged,
         )
+        self._node_calls.append(tools.node_calls)
+        return tools
+
+    async def end(self) -> None:
+        """Of all processes: nothing of them uses the database any more."""
+        for calls in self._node_calls:
+            calls.close()
+            await calls.ended()
 
     def worker(self, process: Process | None = None, name: str = "worker-1") -> Worker:
         """A worker of such a process."""
@@ -291,6 +301,10 @@ async def open_world(directory: Path, template: Path, settings: Settings | None 
     shutil.copyfile(template, path)
     engine = open_engine(f"sqlite+aiosqlite:///{path}")
     try:
-        yield World(engine, settings or world_settings())
+        world = World(engine, settings or world_settings())
+        try:
+            yield world
+        finally:
+            await world.end()
     finally:
         await engine.dispose()

@@ -48,7 +48,7 @@ class NodeCalls:
     def __init__(self) -> None:
         self._open: dict[str, Call] = {}
         self._poller: asyncio.Task[None] | None = None
-        self._is_closed = False
+        self._closing = asyncio.Event()
 
     @contextlib.contextmanager
     def opened(self, node_id: str, commands: NodeCommands, most: int) -> Iterator[Call]:
@@ -58,7 +58,7 @@ class NodeCalls:
         if (earlier := self._open.pop(node_id, None)) is not None:
             earlier.end()
         call = self._open[node_id] = Call()
-        if self._is_closed:
+        if self._closing.is_set():
             call.end()
         elif self._poller is None or self._poller.done():
             self._poller = asyncio.create_task(self._poll(commands))
@@ -75,13 +75,22 @@ class NodeCalls:
 
     def close(self) -> None:
         """The process ends: all are answered now, and whoever comes at once."""
-        self._is_closed = True
+        self._closing.set()
         for call in self._open.values():
             call.end()
 
+    async def ended(self) -> None:
+        """After :meth:`close`: when nothing of it uses the database any more."""
+        if self._poller is not None:
+            await asyncio.wait({self._poller})
+
     async def _poll(self, commands: NodeCommands) -> None:
-        while self._open and not self._is_closed:
-            await asyncio.sleep(POLL_SECONDS)
+        while self._open:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._closing.wait()
+            if self._closing.is_set():
+                return
             waiting = {node_id: call for node_id, call in self._open.items() if not call.news.is_set()}
             with_room = [node_id for node_id, call in waiting.items() if call.has_room]
             without = [node_id for node_id, call in waiting.items() if not call.has_room]
