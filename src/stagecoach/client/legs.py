@@ -62,8 +62,18 @@ class UploadLeg:
         except UploadIsComplete:
             part_count = -(-self._source.size_bytes // self._part_size_bytes) or 1
             etag, part_crc32 = self._journal.parts_etag(part_count), self._journal.part_crc32(part_count)
-        await self._service.finish(self._journal.transfer_id, etag=etag, part_crc32=part_crc32)
+        await self._finish(etag, part_crc32)
         return receipt
+
+    async def _finish(self, etag: str | None, part_crc32: list[str] | None) -> None:
+        try:
+            await self._service.finish(self._journal.transfer_id, etag=etag, part_crc32=part_crc32)
+        except ServiceError as error:
+            if error.code != "wrong_state" or part_crc32 is None:
+                raise
+            # The staging job has its ticket already: it waits for the object by itself, or the service saw the object first.
+            # It proves the parts by their MD5 then.
+            await self._service.finish(self._journal.transfer_id, etag=etag)
 
     async def _put(self, report: ReportBytes | None) -> Receipt:
         try:

@@ -166,6 +166,15 @@ async def test_a_journal_of_an_earlier_release_goes_on_and_nothing_is_said_of_it
     assert service.store.objects["object"] == CONTENT
 
 
+async def test_where_digests_come_too_late_the_upload_ends_without_them(
+    client: Client, service: FakeService, source: Path
+) -> None:
+    service.takes_digests = False
+    assert (await client.upload("alps", source, "/scratch/file")).state == "done"
+    assert service.finished_with == {"etag": None}
+    assert service.asked.count(f"POST /transfers/{ID}/finish") == 2
+
+
 async def test_without_any_journal_the_local_file_must_be_named_and_is_compared(
     client: Client, service: FakeService, patience: Patience, source: Path
 ) -> None:
