@@ -202,6 +202,15 @@ async def test_no_more_bytes_are_used_than_granted_however_many_ask_at_once(engi
     assert await grants.use(grant.id, 1, NOW) is False
 
 
+async def test_a_grant_without_a_bound_ends_where_the_column_does(engine: AsyncEngine) -> None:
+    node, grants = await a_node(engine), NodeGrants(engine)
+    grant = Grant(new_id(), node.id, "alice", NOW, grantee="bob")
+    await grants.add(grant, None, 10)
+    assert [await grants.use(grant.id, 2**62, NOW) for _ in range(3)] == [True, False, False]
+    (left,) = await grants.live_of(node.id, "bob", NOW)
+    assert left.used_bytes == 2**62
+
+
 async def test_an_invitation_is_redeemed_by_one_of_many(engine: AsyncEngine) -> None:
     node, grants = await a_node(engine), NodeGrants(engine)
     week = NOW + timedelta(days=7)

@@ -29,6 +29,7 @@ from stagecoach.database.tables import transfers
 
 IDS_AT_ONCE = 1000
 MOST_RATES = 240
+_MOST_AMOUNT = 10**18
 _FIELDS = tuple(field.name for field in fields(NodeCommand))
 _rows = node_commands.c
 _IS_QUEUED = _rows.state.in_([state.value for state in QUEUED])
@@ -303,7 +304,12 @@ def check_of_result(result: Mapping[str, object], now: datetime) -> NetworkCheck
 
 
 def _is_pair(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(isinstance(each, int | float) for each in value)
+    return isinstance(value, list) and len(value) == 2 and all(_is_amount(each) for each in value)
+
+
+def _is_amount(value: object) -> bool:
+    """Of seconds or bytes, as an agent says: it may say anything."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MOST_AMOUNT
 
 
 def _values(command: NodeCommand) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from stagecoach.database.node_tables import node_grants, nodes
 
 _FIELDS = tuple(field.name for field in fields(Grant))
 _rows = node_grants.c
+MOST_BYTES = 2**63 - 1
 
 
 class NodeGrants:
@@ -100,7 +101,9 @@ class NodeGrants:
 
 async def count_bytes(connection: AsyncConnection, use: GrantUse, now: datetime) -> bool:
     """Within somebody's transaction; false, and nothing done, where the grant does not hold or has not so many left."""
-    fits = or_(_rows.max_bytes.is_(None), _rows.used_bytes + use.size_bytes <= _rows.max_bytes)
+    # Written so that nothing goes beyond the column, where an agent tells of impossible sizes.
+    within = _rows.used_bytes <= MOST_BYTES - use.size_bytes
+    fits = and_(within, or_(_rows.max_bytes.is_(None), _rows.used_bytes <= _rows.max_bytes - use.size_bytes))
     used = update(node_grants).where(_rows.id == use.grant_id, _rows.grantee.is_not(None), _is_open(now), fits)
     return (await connection.execute(used.values(used_bytes=_rows.used_bytes + use.size_bytes))).rowcount == 1
 

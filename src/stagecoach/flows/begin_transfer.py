@@ -289,7 +289,7 @@ async def _ready(tools: Toolbox, transfer: Transfer) -> Transfer:
         made = replace(made, expires_at=now + timedelta(days=days))
         message = f"Staging job {made.job_id} is in the scheduler's queue; it will bring the {made.what} to the staging area."
         if made.is_direct:
-            message = f"Command {made.job_id} sends the {made.what} as soon as the receiving node has opened its folder."
+            message = f"The sending node sends the {made.what} as soon as the receiving one has opened its folder."
     saved = await tools.transfers.save(made, message, next_check_at=tools.soon(tools.settings.worker.poll_min_seconds))
     tools.nudge_worker()
     return saved

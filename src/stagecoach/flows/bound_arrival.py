@@ -55,5 +55,5 @@ async def _left_of_grants(tools: Toolbox, relay: Transfer) -> int | None:
         for grant in grants
         if grant.refusal(relay.real_path, 0) is None
     ]
-    # What was begun under a grant that holds no more goes on, and was bounded when it began.
-    return None if None in lefts or not lefts else max(left for left in lefts if left is not None)
+    # Under a grant that holds no more goes on what was measured, and nothing else.
+    return None if None in lefts else max((left for left in lefts if left is not None), default=0)

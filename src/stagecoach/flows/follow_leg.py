@@ -62,7 +62,9 @@ async def look_at_leg(tools: Toolbox, transfer: Transfer) -> Seen:
         return Seen(staged, f"The {transfer.what} is in the staging area, {staged.size_bytes} bytes, verified.", use)
     if leg.state.is_end or leg.state is State.CANCELLING:
         reason = f"On its source, {leg.system}: {leg.reason or leg.state.value}"
-        transfer = with_progress_of(transfer, leg) if leg.is_direct else transfer
+        if leg.is_direct:
+            # What was measured since the last look is not counted yet: the first look of a retry does it, or refuses.
+            transfer = replace(with_progress_of(transfer, leg), size_bytes=transfer.size_bytes)
         failed = advance(transfer, Event.FAILED, now, code=leg.code or "source_leg_ended", reason=reason)
         failed = replace(failed, rate_bytes_per_second=0.0, current_file=None)
         # It can go on for as long as its leg can.
@@ -79,7 +81,8 @@ async def look_at_leg(tools: Toolbox, transfer: Transfer) -> Seen:
     if after.road is not transfer.road:
         return Seen(after, f"It goes through the staging area: {after.road_reason}", use)
     has_begun = after.bytes_staged > 0 and not transfer.bytes_staged
-    return Seen(after, f"The staging job on {leg.system} sends the {transfer.what}." if has_begun else None, use)
+    who = f"{leg.system} sends" if leg.is_direct else f"The staging job on {leg.system} sends"
+    return Seen(after, f"{who} the {transfer.what}." if has_begun else None, use)
 
 
 def _require_size(tools: Toolbox, leg: Transfer, transfer: Transfer, size_bytes: int) -> None:

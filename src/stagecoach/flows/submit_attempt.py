@@ -102,11 +102,11 @@ def _told(transfer: Transfer, gone: str | None, *, held: bool) -> str:
     if gone is not None:
         return f"The held job {gone} was gone; job {transfer.job_id} was submitted instead."
     if held and transfer.is_direct:
-        return f"Command {transfer.job_id} goes on sending as soon as the receiving node has opened its folder."
+        return "The sending node goes on as soon as the receiving one has opened its folder."
     if held:
         return f"Staging job {transfer.job_id} is held until the object is whole."
     if transfer.is_direct:
-        return f"Command {transfer.job_id} brings what has arrived to its place."
+        return "The receiving node brings what has arrived to its place."
     if transfer.bytes_moved and transfer.size_bytes:
         percent = 100 * transfer.bytes_moved // transfer.size_bytes
         return f"Staging job {transfer.job_id} is in the queue; it goes on from {percent} %."

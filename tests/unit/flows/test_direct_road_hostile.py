@@ -263,3 +263,40 @@ async def test_a_grant_that_another_used_up_at_the_same_moment_refuses(
     assert (failed.state, failed.code) == (State.FAILED, "grant_exceeded")
     (held,) = await world.tools.node_grants.live_of(receiver.node.id, "alice", world.clock.now())
     assert held.used_bytes == 900
+
+
+@pytest.mark.parametrize("ending", ["fails", "is stopped"])
+async def test_a_size_that_was_told_just_before_an_end_counts_when_it_goes_on(
+    world: World, sender: DirectAgent, ending: str
+) -> None:
+    receiver = await bobs_node(world, sender, most_bytes=100)
+    transfer = await sending(world, sender, receiver)
+    await sender.tell(sender.running(CommandKind.SEND).id, 0, 800)
+    if ending == "fails":
+        sender.refuses = {CommandKind.SEND: "no_space"}
+        await sender.work()
+        sender.refuses = {}
+        await world.work(3)
+    else:
+        await stop_transfer(world.tools, ALICE, transfer.id)
+        for _ in range(3):
+            await turn(world, receiver, sender)
+    failed = await world.get(transfer.id)
+    assert failed.state is State.FAILED
+    if failed.code != "grant_exceeded":
+        await retry_transfer(world.tools, ALICE, transfer.id)
+    ended = await to_the_end(world, transfer, receiver, sender)
+    assert (ended.state, ended.code) == (State.FAILED, "grant_exceeded")
+    assert receiver.receive == {}
+
+
+async def test_a_grant_that_is_revoked_before_anything_was_measured_lets_nothing_more_in(
+    world: World, sender: DirectAgent
+) -> None:
+    receiver = await bobs_node(world, sender, most_bytes=5000)
+    await sending(world, sender, receiver)
+    (receive,) = [given.command for given in receiver.has.values() if given.command.kind is CommandKind.RECEIVE]
+    assert (await receiver.tell(receive.id, 1, 1)).max_bytes == 5000
+    (held,) = await world.tools.node_grants.live_of(receiver.node.id, "alice", world.clock.now())
+    await world.tools.node_grants.revoke(receiver.node.id, held.id, world.clock.now())
+    assert (await receiver.tell(receive.id, 2, 2)).max_bytes == 0
