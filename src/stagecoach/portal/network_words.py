@@ -5,7 +5,6 @@ An agent wrote it on a machine that is not ours, so whatever has another shape t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -115,10 +114,10 @@ def _seconds(value: object) -> float | None:
 
 def _number(value: object, most: float) -> float | None:
     """At most ``most``; None for what is no number, or below nothing."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not isinstance(value, int | float) or math.isnan(value := min(value, most)) or value < 0:
+    # Whole numbers of a report may be too long for a float; what is no number at all compares as False.
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
         return None
-    return float(value)
+    return float(min(value, most))
 
 
 def _verdicts(value: object) -> list[Verdict]:

@@ -15,6 +15,7 @@ from stagecoach.portal.api_calls import ApiRefusal, Params
 from stagecoach.portal.network_words import verdicts_of, ways_of
 from stagecoach.portal.nodes import ONE, api_path, page_path, shown_node
 from stagecoach.portal.visits import Endpoint, Visit, page
+from stagecoach.portal.words import size_words
 
 OPEN = ("held", "pending", "delivered", "running")
 WAITING = ("held", "pending")
@@ -24,6 +25,7 @@ QUEUE_SHOWN = 100
 HISTORY_SHOWN = 20
 MOST_ORDERED = 1000
 STOP_ASKING = 286
+MOST_BYTES = 2**62
 CHECK, TO_STORE = "check_network", "send_to_store"
 STATE_WORDS = {
     "held": "Waits for its data",
@@ -170,6 +172,7 @@ async def _queue(visit: Visit) -> dict[str, Any]:
         "title_of": lambda command: _title(command, transfers),
         "state_words": STATE_WORDS,
         "what_words": _what_words,
+        "outcome_words": _outcome_words,
         "progress_of": lambda command: _progress(command, transfers),
         "waiting_states": WAITING,
         "said": "",
@@ -202,6 +205,16 @@ async def _own_transfers(visit: Visit, commands: Sequence[Mapping[str, Any]]) ->
 def _what_words(command: Mapping[str, Any]) -> str:
     """What it does, where its name does not say it."""
     return KIND_WORDS[TO_STORE] if command["kind"] == TO_STORE else DIRECTION_WORDS.get(command["direction"] or "", "")
+
+
+def _outcome_words(command: Mapping[str, Any]) -> list[str]:
+    """How much was sent to a store, and whether it was compared there: as the node's agent says, which may say anything."""
+    told = command["result"]
+    if command["kind"] != TO_STORE or command["state"] != "done" or not isinstance(told, Mapping):
+        return []
+    size_bytes = told.get("sizeBytes")
+    is_size = isinstance(size_bytes, int) and not isinstance(size_bytes, bool) and 0 <= size_bytes <= MOST_BYTES
+    return [*([size_words(size_bytes)] if is_size else []), "compared" if told.get("verified") is True else "not compared"]
 
 
 def _progress(command: Mapping[str, Any], transfers: Mapping[str, Mapping[str, Any]]) -> tuple[int, int | None] | None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from stagecoach.portal.words import size_words
 
 ENDS = frozenset({"done", "failed", "cancelled", "expired"})
 LIVE = ("preparing", "receiving", "staged", "queued", "moving", "cancelling")
@@ -21,6 +24,8 @@ STATE_WORDS = {
     "cancelled": "Cancelled",
     "expired": "Expired",
 }
+# Fewer are read as they are.
+_MANY_BYTES = re.compile(r"\b([0-9]{4,18}) bytes\b", re.ASCII)
 OPERATION_WORDS = {"mv": "Move", "cp": "Copy", "rm": "Delete", "compress": "Pack", "extract": "Unpack"}
 
 # States in their order, and what each is called on the road.
@@ -94,6 +99,8 @@ def may_stop(transfer: Mapping[str, Any]) -> bool:
     """For now, so that a retry goes on. A service that says which road a transfer takes, or that it can be stopped, can do it."""
     if transfer["direction"] == "within" or not (transfer.get("stop") or "road" in transfer):
         return False
+    if is_direct(transfer) and transfer["state"] == "moving":
+        return False  # it takes its place at this moment
     return transfer["state"] in {"queued", "moving"} or (transfer["state"] == "receiving" and is_relay(transfer))
 
 
@@ -151,11 +158,11 @@ def place_name(system: str, names: Mapping[str, str]) -> str:
     return names.get(system) or ("a node" if system.startswith("node:") else system)
 
 
-def with_names(sentence: str, names: Mapping[str, str]) -> str:
-    """A sentence of the service's, with nodes called as their owners call them."""
+def for_people(sentence: str, names: Mapping[str, str]) -> str:
+    """A sentence of the service's, with nodes called as their owners call them, and no long numbers of bytes."""
     for system, name in names.items():
         sentence = sentence.replace(system, name)
-    return sentence
+    return _MANY_BYTES.sub(lambda found: size_words(int(found[1])), sentence)
 
 
 def between(transfer: Mapping[str, Any], names: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""Makes the pictures of the portal's node pages anew: ``python -m tests.e2e.portal.pictures docs/pictures``.
+"""Makes the pictures of the portal's pages anew: ``python -m tests.e2e.portal.pictures docs/pictures``.
 
 A service of its own, a node with a real agent, and what people would have there. Needs Chromium and ``make portal``.
 """
@@ -16,6 +16,15 @@ from playwright.sync_api import expect
 from tests.e2e.firecrest_place import stagecoach_up
 from tests.e2e.portal.desk import LONG_MILLISECONDS, Desk, chromium
 from tests.e2e.portal.machine import Machine
+from tests.e2e.portal.page_pictures import (
+    Sheets,
+    draw_account,
+    draw_administration,
+    draw_beginning,
+    draw_files,
+    draw_nodes,
+    draw_strangers,
+)
 
 from stagecoach.api.signing_keys import ensure_signing_key, sign_token
 from stagecoach.settings import IssuerSettings
@@ -89,20 +98,25 @@ def main(target: Path) -> None:
     """All pictures, into ``target``."""
     target.mkdir(parents=True, exist_ok=True)
     # Whose service it is stands on every page.
-    os.environ["LOGNAME"] = "ada"
+    os.environ |= {"LOGNAME": "ada", "STAGECOACH_ACCOUNTS__REGISTRATION": "open"}
     with tempfile.TemporaryDirectory(prefix="pictures-") as name, chromium() as browser:
         place = Path(name)
         machines = Machine(place / "machine", receives=True), Machine(place / "lab")
         with stagecoach_up(place) as (said, root), Desk(said, root, browser.new_context) as desk:
+            sheets = Sheets(browser, target / "pages")
             try:
-                node_id = draw(desk, *machines, target)
-                draw_administrators(desk, node_id, place / "state", target)
+                draw_strangers(desk, sheets)
+                draw_beginning(desk, sheets)
+                draw_files(desk, sheets, place / "sources")
+                draw_account(desk, sheets)
+                node_id = draw(desk, *machines, target, sheets)
+                draw_administrators(desk, node_id, place / "state", target, sheets)
             finally:
                 for machine in machines:
                     machine.stop()
 
 
-def draw(desk: Desk, machine: Machine, lab: Machine, target: Path) -> str:
+def draw(desk: Desk, machine: Machine, lab: Machine, target: Path, sheets: Sheets) -> str:
     """The pages of a person with nodes; the id of the first."""
     story = Story(desk.said)
     node_id = machine.enrol(desk.said, "Beamline archive")
@@ -136,11 +150,13 @@ def draw(desk: Desk, machine: Machine, lab: Machine, target: Path) -> str:
         if heading is not None:
             page.locator("h2, figcaption").filter(has_text=heading).first.evaluate("heading => heading.scrollIntoView()")
         keep(desk, target / file)
+    start = f"{desk.said['url']}/portal/"
+    draw_nodes(desk, sheets, node_id, str(pages["/check"]).removeprefix(start), pages["transfer"].removeprefix(start))
     return node_id
 
 
-def draw_administrators(desk: Desk, node_id: str, state: Path, target: Path) -> None:
-    """The page of quotas, with what is under way."""
+def draw_administrators(desk: Desk, node_id: str, state: Path, target: Path, sheets: Sheets) -> None:
+    """Their pages; that of quotas with what is under way."""
     key = ensure_signing_key(state / "signing-key.json", state / "jwks.json")
     issuer = IssuerSettings(jwks=str(state / "jwks.json"))
     token = sign_token(key, "grace", 3600, issuer, is_admin=True)
@@ -159,6 +175,7 @@ def draw_administrators(desk: Desk, node_id: str, state: Path, target: Path) -> 
             administrator.page.emulate_media(color_scheme=colours)  # type: ignore[arg-type]
             administrator.page.goto(f"{desk.said['url']}/portal/admin/limits")
             keep(administrator, target / file)
+        draw_administration(administrator, sheets)
 
 
 def keep(desk: Desk, file: Path) -> None:

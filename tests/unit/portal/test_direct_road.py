@@ -117,7 +117,7 @@ async def test_what_was_found_of_the_way_and_how_fast_it_went_is_on_the_transfer
     (send,) = (await sender.poll(**SAYS))["commands"]
     await sender.started(send["id"])
     said = {"attempt": 1, "bytesDone": 40, "bytesTotal": 100, "rateBytesPerSecond": 20.0, "check": CHECK}
-    assert (await sender.ask(f"commands/{send['id']}/progress", **said)).status_code == 204
+    assert (await sender.ask(f"commands/{send['id']}/progress", **said)).status_code == 200
     await alice.open(page)
     assert "To the receiving node vault.example.org:8443" in alice.text
     assert "The way is <b>good</b>." in alice.text
@@ -151,6 +151,46 @@ def test_samples_that_make_no_line_are_no_bars(samples: object) -> None:
     assert rate_bars(samples) is None
 
 
+@pytest.mark.parametrize("name", ["put_bytes_per_second", "connect_seconds"])
+@pytest.mark.parametrize("number", [-(10**400), 10**400, float("nan"), True])
+def test_any_number_of_a_report_makes_a_page(name: str, number: float) -> None:
+    assert way_between({**CHECK, name: number}) is not None
+
+
+@pytest.mark.parametrize(
+    "result", [{}, {"sizeBytes": "abc"}, {"sizeBytes": [1]}, {"sizeBytes": 10**400, "verified": 1}, {"sizeBytes": True}]
+)
+async def test_whatever_an_agent_says_of_what_it_sent_to_a_store_its_nodes_page_is_there(
+    alice: Browser, sender: NodeAgent, world: World, result: dict[str, object]
+) -> None:
+    await alice.open(path_of(sender, "/store"))
+    await alice.send(path_of(sender, "/store"), **STORE)
+    (send,) = (await sender.poll(**SAYS))["commands"]
+    await sender.started(send["id"])
+    assert (await sender.ended(send["id"], result=result)).status_code == 204
+    await alice.open(path_of(sender))
+    assert "not compared" in alice.text
+
+
+async def test_rates_that_are_none_are_left_out_and_the_page_is_there(
+    alice: Browser, sender: NodeAgent, receiver: NodeAgent, world: World
+) -> None:
+    await alice.open("/portal/send")
+    await alice.send("/portal/send", **ends(sender, receiver))
+    page = alice.page.url.path
+    (receive,) = (await receiver.poll(**SAYS))["commands"]
+    await receiver.started(receive["id"])
+    await world.work(2)
+    (send,) = (await sender.poll(**SAYS))["commands"]
+    await sender.started(send["id"])
+    rates = [[0, 0], [1, 10**400], [True, 5], [10, 1000]]
+    result = {"sizeBytes": 1000, "files": 1, "verified": True, "check": CHECK, "rates": rates}
+    assert (await sender.ended(send["id"], result=result)).status_code == 204
+    await world.work(2)
+    await alice.open(page)
+    assert "100 B/s on average in 10 seconds" in alice.text
+
+
 def test_many_samples_are_few_bars_that_cover_all_the_time() -> None:
     bars = rate_bars([[second, 7 * second] for second in range(240)])
     assert bars is not None
@@ -176,7 +216,7 @@ def test_a_way_of_another_shape_has_no_speeds() -> None:
 async def test_a_send_to_a_store_is_in_the_queue_and_its_key_on_no_page(alice: Browser, sender: NodeAgent, world: World) -> None:
     await alice.open(path_of(sender, "/store"))
     (secret,) = re.findall(r'<input id="store-secret_key"[^>]*>', alice.page.text)
-    assert 'autocomplete="off"' in secret
+    assert 'autocomplete="new-password"' in secret
     assert 'type="password"' in secret
     await alice.send(path_of(sender, "/store"), **STORE, certificate="AB:" * 31 + "AB", most="1 MB")
     assert "out.bin" in alice.text

@@ -114,7 +114,8 @@ def test_the_direct_road_is_one_leg_and_says_so() -> None:
     ("state", "road", "may"),
     [
         ("receiving", "staged", True),
-        ("moving", "direct", True),
+        ("queued", "direct", True),
+        ("moving", "direct", False),
         ("queued", "staged", True),
         ("done", "staged", False),
         ("failed", "staged", False),
@@ -140,3 +141,8 @@ def test_crumbs_begin_at_the_file_system_that_holds_the_path() -> None:
         ("b", "/scratch/alice/a/b"),
     ]
     assert crumbs("/etc", ["/home/alice"]) == [("/", "/"), ("etc", "/etc")]
+
+
+def test_sentences_of_the_service_name_nodes_and_sizes_as_people_do() -> None:
+    said = "The file is at its place on node:1, 60000000 bytes, verified; 999 bytes were left."
+    assert roads.for_people(said, {"node:1": "Lab"}) == "The file is at its place on Lab, 60.0 MB, verified; 999 bytes were left."
