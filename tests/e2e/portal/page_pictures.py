@@ -46,7 +46,7 @@ class Sheets:
             for colours in COLOURS:
                 desk.page.set_viewport_size(screen)  # type: ignore[arg-type]
                 desk.page.emulate_media(color_scheme=colours)  # type: ignore[arg-type]
-                shots.append((screen, desk.page.screenshot()))
+                shots.append((screen, desk.page.screenshot(animations="disabled")))
         self._side_by_side(shots, self._target / f"{name}.jpg")
 
     def _side_by_side(self, shots: list[tuple[dict[str, Any], bytes]], file: Path) -> None:
@@ -73,7 +73,6 @@ def draw_strangers(desk: Desk, sheets: Sheets) -> None:
     """What is seen by those who have not signed in."""
     with desk.neighbour() as stranger:
         sheets.keep(stranger, "sign-in", "")
-        sheets.keep(stranger, "register", "sign-up")
 
 
 def draw_beginning(desk: Desk, sheets: Sheets) -> None:

@@ -6,8 +6,10 @@ A service of its own, a node with a real agent, and what people would have there
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +100,13 @@ def main(target: Path) -> None:
     """All pictures, into ``target``."""
     target.mkdir(parents=True, exist_ok=True)
     # Whose service it is stands on every page.
-    os.environ |= {"LOGNAME": "ada", "STAGECOACH_ACCOUNTS__REGISTRATION": "open"}
-    with tempfile.TemporaryDirectory(prefix="pictures-") as name, chromium() as browser:
-        place = Path(name)
+    os.environ["LOGNAME"] = "ada"
+    # Its name stands on pages too.
+    place = Path(tempfile.gettempdir(), "beamline")
+    place.mkdir()
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, place)
+        browser = stack.enter_context(chromium())
         machines = Machine(place / "machine", receives=True), Machine(place / "lab")
         with stagecoach_up(place) as (said, root), Desk(said, root, browser.new_context) as desk:
             sheets = Sheets(browser, target / "pages")
