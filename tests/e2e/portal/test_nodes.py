@@ -185,7 +185,7 @@ def test_a_node_sends_to_a_store_with_a_key_that_is_typed(
     desk.page.get_by_label("Folder in it").fill("by hand")
     desk.page.get_by_label("Access key").fill(keys["access_key_id"])
     secret = desk.page.get_by_label("Secret key")
-    assert (secret.get_attribute("type"), secret.get_attribute("autocomplete")) == ("password", "off")
+    assert (secret.get_attribute("type"), secret.get_attribute("autocomplete")) == ("password", "new-password")
     secret.fill(keys["secret_access_key"])
     desk.page.get_by_role("button", name="Send", exact=True).click()
     expect(desk.page.locator("main")).to_contain_text("It is in the node’s queue.")
