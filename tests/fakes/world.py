@@ -87,11 +87,13 @@ READS = frozenset(
 
 
 class Process:
-    """One process of the service. It dies just before or just after its ``crash_at``-th call to anything outside."""
+    """One process of the service. It dies just before its ``crash_at``-th call to anything outside.
 
-    def __init__(self, crash_at: int | None = None, *, after: bool = False) -> None:
+    Who dies just after a call has done neither less nor more than who dies before the next.
+    """
+
+    def __init__(self, crash_at: int | None = None) -> None:
         self._crash_at = crash_at
-        self._after = after
         self.calls: list[str] = []
         self.is_dead = False
 
@@ -107,15 +109,10 @@ class Process:
             # Who dies there has done neither less nor more than who dies at the next call.
             return await call()
         self.calls.append(name)
-        is_last = len(self.calls) == self._crash_at
-        if is_last and not self._after:
+        if len(self.calls) == self._crash_at:
             self.is_dead = True
             raise Crash
-        result = await call()
-        if is_last:
-            self.is_dead = True
-            raise Crash
-        return result
+        return await call()
 
 
 class _Watched:

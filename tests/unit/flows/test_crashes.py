@@ -1,4 +1,4 @@
-"""The process dies before or after any call to anything outside; another worker, later, repairs everything alone."""
+"""The process dies before any call to anything outside; another worker, later, repairs everything alone."""
 
 from __future__ import annotations
 
@@ -168,38 +168,35 @@ async def test_a_crash_between_any_two_steps_is_repaired_by_the_worker_alone(
 ) -> None:
     caplog.set_level(logging.CRITICAL)
     monkeypatch.setattr(cancelling, "LOOK_SECONDS", 0)
-    for after in (False, True):
-        for crash_at in itertools.count(1):
-            process = Process(crash_at, after=after)
-            async with open_world(tmp_path, database_template) as world:
-                if "download" in story.__name__:
-                    world.files.add_file(TARGET, "alice", CONTENT)
-                with suppress(Crash):
-                    await story(world, process)
-                where = f"{'after' if after else 'before'} call {crash_at} ({process.calls[-1] if process.calls else '-'})"
-                begun_state = [
-                    line.state for row in await world.all_transfers() for line in await world.transfers.history(row.id)
-                ]
-                end = await repaired(world)
-                assert world.left_outside() == [], where
-                if "download" in story.__name__ or end is State.DONE:
-                    assert world.files.entries[TARGET].content == CONTENT, where
-                else:
-                    assert TARGET not in world.files.entries, where
-                if not process.is_dead:
-                    assert end in ends, where
-                    break
-                # Before the client had its answer the transfer may fail; after that, nothing that the client did is lost.
-                was_answered = State.RECEIVING in begun_state or "cancel" in story.__name__ or story is download
-                if story in {upload, upload_finished_by_the_service, upload_whose_held_job_vanishes}:
-                    put = len(begun_state) > 2
-                    assert end in ({State.DONE} if put else {State.DONE, State.FAILED, State.EXPIRED, None}), (where, end)
-                elif "cancel" in story.__name__:
-                    promised = State.CANCELLING in begun_state
-                    assert end in (ends if promised else set(State) - {State.FAILED}), (where, end)
-                elif was_answered and story is download:
-                    assert end in {State.DONE, State.EXPIRED, State.FAILED, None}, (where, end)
-        assert crash_at >= 10, "the story has hardly any steps; the test would be empty"
+    for crash_at in itertools.count(1):
+        process = Process(crash_at)
+        async with open_world(tmp_path, database_template) as world:
+            if "download" in story.__name__:
+                world.files.add_file(TARGET, "alice", CONTENT)
+            with suppress(Crash):
+                await story(world, process)
+            where = f"before call {crash_at} ({process.calls[-1] if process.calls else '-'})"
+            begun_state = [line.state for row in await world.all_transfers() for line in await world.transfers.history(row.id)]
+            end = await repaired(world)
+            assert world.left_outside() == [], where
+            if "download" in story.__name__ or end is State.DONE:
+                assert world.files.entries[TARGET].content == CONTENT, where
+            else:
+                assert TARGET not in world.files.entries, where
+            if not process.is_dead:
+                assert end in ends, where
+                break
+            # Before the client had its answer the transfer may fail; after that, nothing that the client did is lost.
+            was_answered = State.RECEIVING in begun_state or "cancel" in story.__name__ or story is download
+            if story in {upload, upload_finished_by_the_service, upload_whose_held_job_vanishes}:
+                put = len(begun_state) > 2
+                assert end in ({State.DONE} if put else {State.DONE, State.FAILED, State.EXPIRED, None}), (where, end)
+            elif "cancel" in story.__name__:
+                promised = State.CANCELLING in begun_state
+                assert end in (ends if promised else set(State) - {State.FAILED}), (where, end)
+            elif was_answered and story is download:
+                assert end in {State.DONE, State.EXPIRED, State.FAILED, None}, (where, end)
+    assert crash_at >= 10, "the story has hardly any steps; the test would be empty"
 
 
 async def moving(world: World, direction: str, system: str = "alps") -> Transfer:
@@ -312,26 +309,25 @@ async def test_a_crash_while_something_is_tried_again_is_repaired_by_the_worker_
     caplog.set_level(logging.CRITICAL)
     keeping = {"limits": {"keep_failed_seconds": KEPT_SECONDS}}
     settings = world_settings(alps=keeping, bora=keeping)
-    for after in (False, True):
-        for crash_at in itertools.count(1):
-            process = Process(crash_at, after=after)
-            async with open_world(tmp_path, database_template, settings) as world:
-                if "download" in story.__name__:
-                    world.files.add_file(TARGET, "alice", CONTENT)
-                with suppress(Crash):
-                    await story(world, process)
-                where = f"{'after' if after else 'before'} call {crash_at} ({process.calls[-1] if process.calls else '-'})"
-                told = await world.transfers.history((await world.the_transfer()).id)
-                end = await repaired(world)
-                assert world.left_outside() == [], where
-                if "download" in story.__name__ or end is State.DONE:
-                    assert world.files.entries[TARGET].content == CONTENT, where
-                else:
-                    assert TARGET not in world.files.entries, where
-                names_of_jobs = [what for verb, _, what in world.scheduler.calls if verb == "submit"]
-                assert len(names_of_jobs) == len(set(names_of_jobs)) or process.is_dead, where
-                heard = "retry" not in story.__name__ or any("Retried by" in line.message for line in told)
-                assert end in (ends if heard else ends_unheard), (where, end)
-                if not process.is_dead:
-                    break
-        assert crash_at > 5, "the story has hardly any steps; the test would be empty"
+    for crash_at in itertools.count(1):
+        process = Process(crash_at)
+        async with open_world(tmp_path, database_template, settings) as world:
+            if "download" in story.__name__:
+                world.files.add_file(TARGET, "alice", CONTENT)
+            with suppress(Crash):
+                await story(world, process)
+            where = f"before call {crash_at} ({process.calls[-1] if process.calls else '-'})"
+            told = await world.transfers.history((await world.the_transfer()).id)
+            end = await repaired(world)
+            assert world.left_outside() == [], where
+            if "download" in story.__name__ or end is State.DONE:
+                assert world.files.entries[TARGET].content == CONTENT, where
+            else:
+                assert TARGET not in world.files.entries, where
+            names_of_jobs = [what for verb, _, what in world.scheduler.calls if verb == "submit"]
+            assert len(names_of_jobs) == len(set(names_of_jobs)) or process.is_dead, where
+            heard = "retry" not in story.__name__ or any("Retried by" in line.message for line in told)
+            assert end in (ends if heard else ends_unheard), (where, end)
+            if not process.is_dead:
+                break
+    assert crash_at > 5, "the story has hardly any steps; the test would be empty"
