@@ -245,7 +245,9 @@ async def test_a_rate_holds_for_all_parts_together(running: Nodes) -> None:
 
 async def test_what_has_come_is_joined_before_all_has(running: Nodes) -> None:
     content = running.offer()
-    receive, send = await running.pair.begin("t15", "/data", "/data", directory=False, **SLOWLY)
+    # Far more slowly than the receiver is told what has been compared.
+    slowly = {**IN_PARTS, "rateLimitBytesPerSecond": 4 * MIB}
+    receive, send = await running.pair.begin("t15", "/data", "/data", directory=False, **slowly)
     await soon(lambda: any(path.name.startswith("joined-") for path in files(running.b.receive)))
     assert not send.ends
     await running.pair.finish("t15", "/data", receive, await ended(send), directory=False)
