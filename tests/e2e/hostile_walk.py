@@ -1,4 +1,8 @@
-"""Walks openapi/openapi.json and puts each hostile thing of the corpus in each place of each route: one request at a time."""
+"""Walks openapi/openapi.json and puts the hostile things of the corpus in each place of each route: one request at a time.
+
+Each place gets one in ``EVERY`` of them, the next place the ones after those: what reads a kind of place is the same for many
+routes, and so meets them all.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from tests.e2e.testbed import REPOSITORY
 
 METHODS = ("get", "post", "put", "patch", "delete")
 MAX_URL_WORD = 5000
+EVERY = 3
 
 
 def read_document() -> dict[str, Any]:
@@ -46,6 +51,7 @@ class Walk:
 
     def __init__(self, home: str, outside: str, canary: Canary, *, transfer_id: str, job_id: str, system: str) -> None:
         self._document = read_document()
+        self._places_so_far = 0
         self._good = {
             "system": system,
             "transfer_id": transfer_id,
@@ -70,6 +76,11 @@ class Walk:
         """What a place of this name is given."""
         kind = place.rsplit(".", 1)[-1].lower()
         return self._words[next((name for name in ("path", "account", "system") if name in kind), "")]
+
+    def _share(self, things: list[Any]) -> list[Any]:
+        """What the next place is given of all ``things`` of its kind."""
+        self._places_so_far += 1
+        return things[self._places_so_far % EVERY :: EVERY]
 
     @property
     def corpus_size(self) -> int:
@@ -104,7 +115,7 @@ class Walk:
             return filled + ("?" + "&".join(f"{_quoted(k)}={_quoted(v)}" for k, v in query.items()) if query else "")
 
         for item in parameters:
-            for word in self.words_of(item["name"]):
+            for word in self._share(self.words_of(item["name"])):
                 name, where = item["name"], item["in"]
                 if where == "header":
                     headers = {**json_header, name: _header(word)}
@@ -119,7 +130,7 @@ class Walk:
             yield Case(method, route, "token", token, url(), headers, body, is_refused)
         if isinstance(base, dict):
             for place in self._places(schema):
-                for word in (*self.words_of(place), *corpus.ODD_VALUES):
+                for word in self._share([*self.words_of(place), *corpus.ODD_VALUES]):
                     content = json.dumps(_with(base, place, word)).encode()
                     yield Case(method, route, f"body {place}", repr(word), url(), json_header, content)
             for kind, content in corpus.bodies(base):
