@@ -66,7 +66,7 @@ test: $(VENV)/.installed-dev
 	@$(MAKE) --no-print-directory supply-chain
 	@VENV=$(abspath $(VENV)) STAGECOACH_REQUIRE_BROWSER=1 deploy/testbed/install
 	@$(MAKE) --no-print-directory portal
-	@VENV=$(abspath $(VENV)) TESTBED_OF_NODES=1 STAGECOACH_REQUIRE_BROWSER=1 deploy/testbed/run-tests $(BIN)/python -m pytest tests -n 2 --dist loadscope --no-loadscope-reorder $(PYTEST_OPTIONS)
+	@VENV=$(abspath $(VENV)) TESTBED_OF_NODES=1 STAGECOACH_REQUIRE_BROWSER=1 deploy/testbed/run-tests $(BIN)/python -m pytest tests -n 3 --dist loadscope --no-loadscope-reorder $(PYTEST_OPTIONS)
 
 # What needs network namespaces, and the agents with their rclone. Here a machine without them fails; above it skips.
 OF_NODES := tests/e2e/nodes tests/integration/agent tests/integration/test_agent.py tests/integration/test_testbed_nodes.py

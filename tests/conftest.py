@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pytest
 
 UNIT_TESTS = "tests/unit/"
-OF_NODES = ("tests/e2e/nodes/", "tests/integration/test_testbed_nodes.py")
+OF_NODES = ("tests/e2e/nodes/", "tests/e2e/recovery/", "tests/integration/test_testbed_nodes.py")
 # Of these no test may ask for the testbed, nor for a database of its PostgreSQL.
 WITHOUT_TESTBED = (
     "tests/conformance/",
@@ -61,7 +61,7 @@ def pytest_configure() -> None:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneTestbed:
-    """Asked by xdist (``-n 2``)."""
+    """Asked by xdist (``-n 3``)."""
     return OneTestbed(config, log)
 
 

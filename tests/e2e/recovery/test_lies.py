@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,12 +130,15 @@ def jobs_ever(testbed: Testbed, transfer_id: str) -> set[str]:
     return {line.split()[0] for line in lines if line.split()[1].startswith(f"stagecoach-{transfer_id}")}
 
 
-def asks_for_our_job() -> bool:
+def asks_for_our_job(testbed: Testbed) -> bool:
     """Whether a squeue by name runs now: the service looks for a job whose submission's answer was lost."""
+    of_testbed = f"SLURM_CONF={testbed.environment['SLURM_CONF']}".encode()
     for directory in Path("/proc").glob("[0-9]*"):
         try:
             words = (directory / "cmdline").read_bytes().split(b"\0")
-            if words[0].endswith(b"squeue") and any(word.startswith(b"--name=stagecoach-") for word in words):
+            if not words[0].endswith(b"squeue") or not any(word.startswith(b"--name=stagecoach-") for word in words):
+                continue
+            if of_testbed in (directory / "environ").read_bytes().split(b"\0"):
                 return True
         except OSError:
             continue
@@ -147,7 +151,7 @@ def test_a_job_made_by_a_controller_that_was_frozen_is_found_by_its_name(testbed
     cluster.signal("slurmctld", signal.SIGSTOP)
     asking = threading.Thread(target=lambda: answers.append(testbed.begin_upload(testbed.alice, path, 1000)))
     asking.start()
-    wait_until(asks_for_our_job, 60, "the service looks for the job", pause=0.02)
+    wait_until(partial(asks_for_our_job, testbed), 60, "the service looks for the job", pause=0.02)
     cluster.signal("slurmctld", signal.SIGCONT)
     asking.join(60)
     assert answers[0].status_code == 201, answers[0].text

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.test_requeue import OLD, Halfway, halfway
+from tests.e2e.recovery.test_requeue import OLD, Halfway, halfway
 from tests.e2e.testbed import Testbed, wait_until
 from tests.integration.road.fault_proxy import FaultProxy
 

@@ -67,7 +67,8 @@ class Halfway:
 
     def journalled_bytes(self) -> int:
         """How much the job would not have to move again after a power cut."""
-        journal = self.testbed.alice.home / ".stagecoach" / self.begun["transferId"] / "journal.json"
+        work_directory = self.testbed.alice.home / self.testbed.environment["WORK_DIRECTORY_NAME"]
+        journal = work_directory / self.begun["transferId"] / "journal.json"
         if not journal.exists():
             return 0
         known = json.loads(journal.read_text())
