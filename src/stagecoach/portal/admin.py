@@ -150,6 +150,8 @@ async def show_audit_log(visit: Visit) -> Response:
     }
     text = await visit.api("GET", "/admin/audit", params=question)
     lines = [json.loads(line) for line in (text or "").splitlines()]
+    for line in lines:
+        line["told"] = told_of(line["detail"])
     return visit.render(
         "admin_audit.html",
         lines=lines[:PAGE_LINES],
@@ -157,6 +159,23 @@ async def show_audit_log(visit: Visit) -> Response:
         since=since,
         who=visit.query.get("who", ""),
     )
+
+
+def told_of(detail: Mapping[str, Any]) -> list[str]:
+    """What an act's line knows beside: names and values, and of a setting what it was before."""
+    before, told = detail.get("before") or {}, []
+    for name, value in detail.items():
+        if name == "set" and isinstance(value, dict):
+            told += [f"{setting}: {_as_text(before.get(setting))} → {_as_text(one)}" for setting, one in value.items()]
+        elif name == "unset" and isinstance(value, list):
+            told += [f"{setting}: {_as_text(before.get(setting))} → as in the file" for setting in value]
+        elif name != "before" and value is not None:
+            told.append(f"{name}: {_as_text(value)}")
+    return told
+
+
+def _as_text(value: object) -> str:
+    return "nothing" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 @_for_administrators

@@ -15,13 +15,27 @@ from stagecoach.portal.visits import Visit, page
 from stagecoach.portal.words import port_of, rate_of
 
 # What is shown again when something is wrong. Not the secret key: it is typed anew.
-FIELDS = ("source", "is_directory", "host", "port", "tls", "certificate", "bucket", "folder", "file_name", "access_key", "most")
+FIELDS = (
+    "source",
+    "is_directory",
+    "host",
+    "port",
+    "tls",
+    "certificate",
+    "authority",
+    "bucket",
+    "folder",
+    "file_name",
+    "access_key",
+    "most",
+)
+_CERTIFICATE = "-----BEGIN CERTIFICATE-----"
 # The API's fields, as the form calls them.
 _LABELS = {
     "sourcePath": "Path there",
     "host": "Address",
     "port": "Port",
-    "caPem": "Certificate",
+    "caPem": "Certificate of the authority",
     "certificateSha256": "SHA-256 of its certificate",
     "bucket": "Bucket",
     "folder": "Folder in it",
@@ -56,14 +70,18 @@ def _wanted(said: dict[str, str]) -> dict[str, Any]:
     """As the API takes it. Raises ApiRefusal for what is no number."""
     source, is_directory = "/" + said.get("source", "").strip().lstrip("/"), said.get("is_directory") == "yes"
     fingerprint = said.get("certificate", "").replace(":", "").strip().lower()
+    authority = said.get("authority", "").strip()
     endpoint = {
         "host": said.get("host", "").strip(),
         "port": port_of(said.get("port", "")),
         "tls": said.get("tls") == "yes",
         "certificateSha256": fingerprint or None,
+        "caPem": authority or None,
     }
     if endpoint["port"] is None:
         raise ApiRefusal(422, "validation_error", "The port is a number from 1 to 65535.")
+    if authority and _CERTIFICATE not in authority:
+        raise ApiRefusal(422, "validation_error", "The certificate of the authority begins with -----BEGIN CERTIFICATE-----.")
     most = said.get("most", "").strip()
     if most and rate_of(most) is None:
         raise ApiRefusal(422, "validation_error", "Say how much in a second, such as 20 MB, or leave it empty.")

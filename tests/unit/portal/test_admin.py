@@ -119,6 +119,13 @@ async def test_the_audit_log_names_who_did_what(admin: Browser, alice: Browser, 
     await alice.send("/portal/files/alps/folder?path=%2Fhome%2Falice", name="new")
     await admin.open("/portal/admin/audit?who=alice")
     assert "file.mkdir" in admin.text
+    await admin.open("/portal/admin/limits")
+    await admin.send("/portal/admin/limits", name="s3.max_staged_bytes_per_user", value="5 GB")
+    await admin.send("/portal/admin/limits", name="s3.max_staged_bytes_per_user", unset="yes")
+    await admin.open("/portal/admin/audit")
+    (was,) = re.findall(r"s3\.max_staged_bytes_per_user: (\S+) → 5000000000", admin.text)
+    assert "s3.max_staged_bytes_per_user: 5000000000 → as in the file" in admin.text
+    assert was != "5000000000"
     await admin.open("/portal/admin/audit?since=2031-01-01")
     assert "Nothing happened since then" in admin.text
     await admin.open("/portal/admin/audit?since=yesterday&after=-1")

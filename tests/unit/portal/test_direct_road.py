@@ -238,6 +238,14 @@ async def test_a_send_to_a_store_is_in_the_queue_and_its_key_on_no_page(alice: B
     assert "very-secret" not in str(acts) + alice.page.text
 
 
+async def test_a_store_is_believed_by_the_authority_that_is_given(alice: Browser, sender: NodeAgent) -> None:
+    await alice.open(path_of(sender, "/store"))
+    authority = "-----BEGIN CERTIFICATE-----\r\nMIIB\r\n-----END CERTIFICATE-----"
+    await alice.send(path_of(sender, "/store"), **STORE, authority=f"\r\n{authority}\r\n")
+    (command,) = (await sender.poll(**SAYS))["commands"]
+    assert (command["spec"]["endpoint"]["caPem"], command["spec"]["endpoint"]["certificateSha256"]) == (authority, None)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
@@ -245,6 +253,8 @@ async def test_a_send_to_a_store_is_in_the_queue_and_its_key_on_no_page(alice: B
         ("port", "0001" + "9" * 5000, "The port is a number"),
         ("host", "<b>x", "Look at this again: Address."),
         ("bucket", "no/bucket", "Look at this again: Bucket."),
+        ("authority", "MIIB", "begins with -----BEGIN CERTIFICATE-----"),
+        ("authority", "-----BEGIN CERTIFICATE-----\u00e9", "Look at this again: Certificate of the authority."),
         ("certificate", "12", "Look at this again: SHA-256 of its certificate."),
         ("access_key", "", "Look at this again: Access key."),
         ("secret_key", "x" * 300, "Look at this again: Secret key."),
