@@ -335,8 +335,12 @@ async def _for_agent(connection: AsyncConnection, node_id: str, command_id: str,
 
 
 async def _wake_transfer(connection: AsyncConnection, command: NodeCommand, now: datetime) -> None:
-    """A worker looks at its transfer at once; one that is being cancelled is looked at by the request that cancels it."""
+    """A worker looks at its transfer at once; one that is being prepared or cancelled is a request's, until that is done.
+
+    An agent may be at its command before the request that made it has noted that it did. To a worker a row that is still
+    being prepared when its time comes is one whose request has died.
+    """
     if command.transfer_id is not None:
-        is_cancelled = transfers.c.state == State.CANCELLING.value
-        asleep = (transfers.c.id == command.transfer_id, transfers.c.next_check_at > now, not_(is_cancelled))
+        is_of_request = transfers.c.state.in_([State.PREPARING.value, State.CANCELLING.value])
+        asleep = (transfers.c.id == command.transfer_id, transfers.c.next_check_at > now, not_(is_of_request))
         await connection.execute(update(transfers).where(*asleep).values(next_check_at=now))
