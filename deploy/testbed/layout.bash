@@ -17,7 +17,9 @@ TESTBED_ENV=${TESTBED_ENV:-$REPOSITORY/.testbed/env}
 VENV=${VENV:-$REPOSITORY/.venv}
 S3=${S3:-rgw}
 STAGECOACH=${STAGECOACH:-1}
-WORK_DIRECTORY_NAME=${WORK_DIRECTORY_NAME:-.stagecoach} # in the homes, which testbeds share: an audit removes what is not its service's
+# In the homes, which testbeds share: an audit removes what is not its service's. Remembered, as the ports are.
+[[ -n ${WORK_DIRECTORY_NAME:-} || ! -s $TESTBED_ROOT/work-directory-name ]] || WORK_DIRECTORY_NAME=$(<"$TESTBED_ROOT/work-directory-name")
+WORK_DIRECTORY_NAME=${WORK_DIRECTORY_NAME:-.stagecoach}
 
 ROOT_MARKER=$TESTBED_ROOT/.stagecoach-testbed # only a directory holding this file is ever wiped
 RUN=$TESTBED_ROOT/run                         # NAME.pid of every process started here
@@ -101,6 +103,7 @@ prepare_root() {
   mkdir -p "$RUN" "$LOGS"
   install -d -m 700 "$PUBLISHED" "$KEYS"
   [[ -s $TESTBED_ROOT/port-base ]] || echo "$PORT_BASE" >"$TESTBED_ROOT/port-base"
+  echo "$WORK_DIRECTORY_NAME" >"$TESTBED_ROOT/work-directory-name"
 }
 
 # sshd (StrictModes) refuses keys under a directory that others may write; jobs must be able to walk in.
