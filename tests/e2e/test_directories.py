@@ -277,14 +277,6 @@ def test_ctrl_c_and_going_on_with_a_directory_from_another_process(testbed: Test
     testbed.wait_until_nothing_is_left(testbed.alice, done)
 
 
-def requeue(testbed: Testbed, transfer_id: str) -> None:
-    job_id = str(testbed.show(testbed.alice, transfer_id)["jobId"])
-    testbed.slurm("scontrol", "requeue", job_id)
-    # Slurm lets a requeued job wait for two minutes.
-    wait_until(lambda: "BeginTime" in testbed.job_line(job_id), 30, "the job is back in the queue")
-    testbed.slurm("scontrol", "update", f"jobid={job_id}", "starttime=now")
-
-
 def test_a_requeued_job_goes_on_with_a_directory(testbed: Testbed, remote: Path, terminal: Terminal) -> None:
     make_tree(terminal.home / "tree", 100, seed=8)
     (terminal.home / "tree").chmod(0o755)
@@ -294,14 +286,14 @@ def test_a_requeued_job_goes_on_with_a_directory(testbed: Testbed, remote: Path,
     transfer_id = terminal.begun(copying)
     hidden = remote / f".stagecoach-{transfer_id}.part"
     wait_until(lambda: sum(name.startswith("large-") for name in names_in(hidden)) > 3, 60, "the job unpacks", pause=0.005)
-    requeue(testbed, transfer_id)
+    testbed.requeue(testbed.show(testbed.alice, transfer_id)["jobId"])
     code, _, err = terminal.end(copying)
     assert code == 0, err
     require_equal(terminal.home / "tree", remote / "tree")
     copying = terminal.start("cp", "-r", f"{testbed.system}:{remote}/tree", terminal.home / "back")
     transfer_id = terminal.begun(copying)
     wait_until(lambda: stored_bytes(testbed, transfer_id) > 3 * PART, 60, "parts are stored", pause=0.005)
-    requeue(testbed, transfer_id)
+    testbed.requeue(testbed.show(testbed.alice, transfer_id)["jobId"])
     code, _, err = terminal.end(copying)
     assert code == 0, err
     require_equal(terminal.home / "tree", terminal.home / "back")

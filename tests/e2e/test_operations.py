@@ -217,11 +217,7 @@ def test_a_requeued_copy_ends_right(testbed: Testbed, place: Path) -> None:
     begun = asked(testbed, "cp", sourcePath=str(source), targetPath=str(place / "target")).json()
     hidden = place / f".stagecoach-{begun['transferId']}.part"
     wait_until(hidden.exists, 120, "the copy has begun", pause=0.02)
-    job_id = begun["transferJob"]["jobId"]
-    testbed.slurm("scontrol", "requeue", job_id)
-    wait_until(lambda: "BeginTime" in testbed.job_line(job_id), 60, "Slurm puts the job back into the queue")
-    # A requeued job waits two minutes. Not at once: a node refuses its new credential in the second of the old one's end.
-    testbed.slurm("scontrol", "update", f"jobid={job_id}", "StartTime=now+3")
+    testbed.requeue(begun["transferJob"]["jobId"])
     transfer = testbed.wait(testbed.alice, begun["transferId"], seconds=300)
     assert transfer["state"] == "done", transfer
     assert picture(place / "target") == picture(source)

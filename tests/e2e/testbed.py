@@ -192,6 +192,15 @@ class Testbed:
         lines = self.slurm("squeue", "-h", "-t", "all", "-o", "%i %T %r").splitlines()
         return next((line.split(" ", 1)[1] for line in lines if line.split(" ", 1)[0] == job_id), "")
 
+    def requeue(self, job_id: str) -> None:
+        """Put a running job back into the queue; it waits three seconds there, and not Slurm's two minutes.
+
+        Not less: a node refuses the job's new credential if it is of the second in which the old one was revoked.
+        """
+        self.slurm("scontrol", "requeue", job_id)
+        wait_until(lambda: "BeginTime" in self.job_line(job_id), 60, "Slurm puts the job back into the queue")
+        self.slurm("scontrol", "update", f"jobid={job_id}", "StartTime=now+3")
+
     def open_jobs(self, transfer_id: str) -> list[str]:
         lines = self.slurm("squeue", "-h", "-o", "%i %j %T").splitlines()
         return [line for line in lines if f"stagecoach-{transfer_id}" in line]
