@@ -97,6 +97,11 @@ class Process:
         self.calls: list[str] = []
         self.is_dead = False
 
+    @property
+    def where(self) -> str:
+        """It dies, or would have."""
+        return f"before call {self._crash_at} ({self.calls[-1] if self.calls else '-'})"
+
     def watched(self, thing: Any) -> Any:
         """``thing``, whose every call counts and may be the last."""
         return _Watched(self, thing)

@@ -67,7 +67,7 @@ async def send(visit: Visit) -> Response:
 
 
 def _wanted(said: dict[str, str]) -> dict[str, Any]:
-    """As the API takes it. Raises ApiRefusal for what is no number."""
+    """As the API takes it. Raises ApiRefusal for what is no number or certificate."""
     source, is_directory = "/" + said.get("source", "").strip().lstrip("/"), said.get("is_directory") == "yes"
     fingerprint = said.get("certificate", "").replace(":", "").strip().lower()
     authority = said.get("authority", "").strip()
@@ -81,7 +81,7 @@ def _wanted(said: dict[str, str]) -> dict[str, Any]:
     if endpoint["port"] is None:
         raise ApiRefusal(422, "validation_error", "The port is a number from 1 to 65535.")
     if authority and _CERTIFICATE not in authority:
-        raise ApiRefusal(422, "validation_error", "The certificate of the authority begins with -----BEGIN CERTIFICATE-----.")
+        raise ApiRefusal(422, "validation_error", f"The certificate of the authority begins with {_CERTIFICATE}.")
     most = said.get("most", "").strip()
     if most and rate_of(most) is None:
         raise ApiRefusal(422, "validation_error", "Say how much in a second, such as 20 MB, or leave it empty.")

@@ -157,6 +157,24 @@ async def repaired(world: World) -> State | None:
     raise AssertionError
 
 
+async def told(story: Story, world: World, process: Process) -> str:
+    """The story in the process, until that dies; where it did."""
+    if "download" in story.__name__:
+        world.files.add_file(TARGET, "alice", CONTENT)
+    with suppress(Crash):
+        await story(world, process)
+    return process.where
+
+
+def check_outside(story: Story, world: World, end: State | None, where: str) -> None:
+    """Nothing is left over, and the target is whole or was never there."""
+    assert world.left_outside() == [], where
+    if "download" in story.__name__ or end is State.DONE:
+        assert world.files.entries[TARGET].content == CONTENT, where
+    else:
+        assert TARGET not in world.files.entries, where
+
+
 @pytest.mark.parametrize(("story", "ends"), STORIES, ids=[story.__name__ for story, _ in STORIES])
 async def test_a_crash_between_any_two_steps_is_repaired_by_the_worker_alone(
     tmp_path: Path,
@@ -171,18 +189,10 @@ async def test_a_crash_between_any_two_steps_is_repaired_by_the_worker_alone(
     for crash_at in itertools.count(1):
         process = Process(crash_at)
         async with open_world(tmp_path, database_template) as world:
-            if "download" in story.__name__:
-                world.files.add_file(TARGET, "alice", CONTENT)
-            with suppress(Crash):
-                await story(world, process)
-            where = f"before call {crash_at} ({process.calls[-1] if process.calls else '-'})"
+            where = await told(story, world, process)
             begun_state = [line.state for row in await world.all_transfers() for line in await world.transfers.history(row.id)]
             end = await repaired(world)
-            assert world.left_outside() == [], where
-            if "download" in story.__name__ or end is State.DONE:
-                assert world.files.entries[TARGET].content == CONTENT, where
-            else:
-                assert TARGET not in world.files.entries, where
+            check_outside(story, world, end, where)
             if not process.is_dead:
                 assert end in ends, where
                 break
@@ -312,21 +322,13 @@ async def test_a_crash_while_something_is_tried_again_is_repaired_by_the_worker_
     for crash_at in itertools.count(1):
         process = Process(crash_at)
         async with open_world(tmp_path, database_template, settings) as world:
-            if "download" in story.__name__:
-                world.files.add_file(TARGET, "alice", CONTENT)
-            with suppress(Crash):
-                await story(world, process)
-            where = f"before call {crash_at} ({process.calls[-1] if process.calls else '-'})"
-            told = await world.transfers.history((await world.the_transfer()).id)
+            where = await told(story, world, process)
+            lines = await world.transfers.history((await world.the_transfer()).id)
             end = await repaired(world)
-            assert world.left_outside() == [], where
-            if "download" in story.__name__ or end is State.DONE:
-                assert world.files.entries[TARGET].content == CONTENT, where
-            else:
-                assert TARGET not in world.files.entries, where
+            check_outside(story, world, end, where)
             names_of_jobs = [what for verb, _, what in world.scheduler.calls if verb == "submit"]
             assert len(names_of_jobs) == len(set(names_of_jobs)) or process.is_dead, where
-            heard = "retry" not in story.__name__ or any("Retried by" in line.message for line in told)
+            heard = "retry" not in story.__name__ or any("Retried by" in line.message for line in lines)
             assert end in (ends if heard else ends_unheard), (where, end)
             if not process.is_dead:
                 break

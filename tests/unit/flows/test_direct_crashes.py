@@ -156,7 +156,7 @@ async def test_a_crash_between_any_two_steps_is_repaired_by_the_worker_alone(
             lab = Lab(world, sender, receiver)
             with suppress(Crash, StagecoachError):
                 await story(lab, process)
-            where = f"before call {crash_at} ({process.calls[-1] if process.calls else '-'})"
+            where = process.where
             end = await repaired(lab)
             assert world.left_outside() == [], where
             for agent in (sender, receiver):

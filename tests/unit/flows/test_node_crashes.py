@@ -173,7 +173,7 @@ async def test_a_crash_between_any_two_steps_is_repaired_by_the_worker_alone(
             lab = await a_lab(world)
             with suppress(Crash):
                 await story(lab, process)
-            where = f"before call {crash_at} ({process.calls[-1] if process.calls else '-'})"
+            where = process.where
             end = await repaired(lab)
             assert world.left_outside() == [], where
             assert await world.tools.node_commands.open_of(lab.node.id, None) == [], where

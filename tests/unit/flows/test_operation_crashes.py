@@ -95,7 +95,7 @@ async def test_the_worker_alone_repairs_it(
             world.files.add_file(SOURCE, "alice", CONTENT)
             with suppress(Crash):
                 await story(world, process)
-            where = f"before call {crash_at} ({process.calls[-1] if process.calls else '-'})"
+            where = process.where
             end = await repaired(world) if await world.all_transfers() else None
             assert world.left_outside() == [], where
             content = {path: world.files.entries[path].content for path in (SOURCE, TARGET) if path in world.files.entries}

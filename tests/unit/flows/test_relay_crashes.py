@@ -241,7 +241,7 @@ async def test_the_worker_alone_repairs_both_rows(
             world.files.add_file(f"{TREE}/{IN_ARCHIVE}", "alice", CONTENT)
             with suppress(Crash):
                 await story(world, process)
-            where = f"before call {crash_at} ({process.calls[-1] if process.calls else '-'})"
+            where = process.where
             was_promised = await promised(world, words)
             end = await repaired(world)
             assert world.left_outside() == [], where
