@@ -15,6 +15,7 @@ from tests.unit.core.transfers import a_transfer
 from stagecoach.core.errors import Conflict, LimitReached, NameTaken, NodeNotFound
 from stagecoach.core.names import new_transfer_id
 from stagecoach.core.nodes import AgentReport, CommandKind, CommandState, Grant, Node, NodeCommand
+from stagecoach.core.transfer import State
 from stagecoach.database.engine import migrate, open_engine
 from stagecoach.database.node_commands import NodeCommands
 from stagecoach.database.node_grants import NodeGrants
@@ -129,16 +130,19 @@ async def test_what_is_held_is_given_when_it_is_released_and_not_before(engine: 
     assert await commands.nodes_with_news([], [node.id]) == {node.id}
 
 
-async def test_an_end_is_noted_once_and_wakes_its_transfer(engine: AsyncEngine) -> None:
+@pytest.mark.parametrize(("state", "wakes"), [(State.MOVING, True), (State.PREPARING, False)])
+async def test_an_end_is_noted_once_and_wakes_a_transfer_that_no_request_prepares(
+    engine: AsyncEngine, state: State, wakes: bool
+) -> None:
     node, commands, polls, transfers = await a_node(engine), NodeCommands(engine), NodePolls(engine), Transfers(engine)
-    transfer = replace(a_transfer(), id=new_id(), next_check_at=NOW + timedelta(hours=1))
+    transfer = replace(a_transfer(), id=new_id(), state=state, next_check_at=NOW + timedelta(hours=1))
     await transfers.add(transfer, "Asked for.")
     added = await commands.add(a_command(node, kind=CommandKind.MOVE, transfer_id=transfer.id))
     await polls.exchange(node.id, report([]), NOW, LEASE)
     await commands.note_start(node.id, added.id, 1, NOW, NOW + timedelta(seconds=LEASE))
-    woken = await transfers.get(transfer.id)
-    assert woken is not None
-    assert woken.next_check_at == NOW
+    found = await transfers.get(transfer.id)
+    assert found is not None
+    assert (found.next_check_at == NOW) is wakes
     good, bad = {"exit_code": 0}, {"exit_code": 1}
     ends = await asyncio.gather(*(commands.note_end(node.id, added.id, 1, result, NOW) for result in (good, bad, good)))
     assert len({end.state for end in ends}) == 1
