@@ -57,6 +57,7 @@ from typing import IO, Any, Callable, Dict, Iterable, Iterator, List, NamedTuple
 
 MOVER_VERSION = "1"
 BUFFER_BYTES = 512 * 1024  # larger ones fall out of the processor's cache between reading, hashing and writing
+WRITE_BYTES = 128 * 1024  # for larger ones some file systems look for larger stretches of free memory, and that takes long
 SEND_BYTES = 128 * 1024  # sendall's timeout covers one call, so a slow line must manage this much within it
 PIPE_BYTES = 1024 * 1024
 ATTEMPTS_PER_REQUEST = 8
@@ -82,6 +83,7 @@ TASK_LAST_WORD_SECONDS = 60.0
 VISIBLE_SECONDS = 90.0  # NFS clients may believe for a minute what they knew of a directory
 LARGEST_PAGE_BYTES = 64 * 1024
 LARGEST_TICKET_BYTES = 256 * 1024 * 1024
+PROCESSOR_STATISTICS = "/proc/stat"
 PLACES = {"fetch": "receive", "put": "send"}
 TARGET_NAME = "target.json"
 SMALL_BODY_BYTES = 64 * 1024
@@ -1207,7 +1209,7 @@ class TargetFile:
     def write(self, view: memoryview, offset: int) -> None:
         with disk_errors("target_missing_directory"):
             while len(view):
-                count = os.pwrite(self._descriptor, view, offset)
+                count = os.pwrite(self._descriptor, view[:WRITE_BYTES], offset)
                 view, offset = view[count:], offset + count
 
     def write_from_pipe(self, pipe: Pipe, offset: int) -> None:
@@ -2609,23 +2611,16 @@ class Crew:
         self._halt = threading.Event()
         self._failure = None  # type: Optional[BaseException]
         self._was_halted = False
+        self._has_no_room = False
         self._answer = None  # type: Any
         self.stuck = False
 
-    def run(self, work: Callable[[Line], T], size: int = 1, tick: Optional[Callable[[], None]] = None) -> T:
-        """Runs `work` in so many threads, `tick` now and then in this one; gives an answer of `work`."""
-        lines = [Line(self._road, self._clock, self._halt) for _ in range(size)]
+    def run(self, work: Callable[[Line], T], size: Callable[[], int], tick: Optional[Callable[[], None]] = None) -> T:
+        """Runs `work` in so many threads, more when `size` grows, `tick` now and then in this one; gives an answer of `work`."""
+        lines = []  # type: List[Line]
         threads = []  # type: List[threading.Thread]
         try:
-            for line in lines:
-                thread = threading.Thread(target=self._one, args=(work, line), name="stagecoach-mover", daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError:  # the host allows no more threads: fewer will do
-                    if not threads:
-                        raise
-                    break
-                threads.append(thread)
+            self._enlarge(work, size(), threads, lines)
             while any(thread.is_alive() for thread in threads) and not self._halt.is_set():
                 for thread in threads:
                     if thread.is_alive():
@@ -2635,6 +2630,7 @@ class Crew:
                     break
                 if tick is not None:
                     tick()
+                self._enlarge(work, size(), threads, lines)
         finally:
             self._wind_up(threads, lines)
         if self._failure is not None:
@@ -2643,6 +2639,20 @@ class Crew:
             raise Failed("interrupted", "The mover was stopped before the transfer was complete; run it again.")
         answer = self._answer  # type: T
         return answer
+
+    def _enlarge(self, work: Callable[[Line], T], size: int, threads: List[threading.Thread], lines: List[Line]) -> None:
+        while len(threads) < size and not self._has_no_room:
+            line = Line(self._road, self._clock, self._halt)
+            thread = threading.Thread(target=self._one, args=(work, line), name="stagecoach-mover", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the host allows no more threads: fewer will do
+                if not threads:
+                    raise
+                self._has_no_room = True
+                return
+            lines.append(line)
+            threads.append(thread)
 
     def _wind_up(self, threads: List[threading.Thread], lines: List[Line]) -> None:
         if any(thread.is_alive() for thread in threads):
@@ -2727,8 +2737,9 @@ class PartQueue:
 class Pace:
     """How many connections are at work at once: what was asked for, or as many as still make it faster.
 
-    Begins with as many as there are cores, four to eight, and doubles while the measured rate grows by a tenth or more and
-    processor time is left; a doubling that brought nothing is taken back, and tried again after a while.
+    Begins with as many as there are cores, two to eight, and doubles while the measured rate grows by a tenth or more and
+    processor time is left; a doubling that brought nothing is taken back, and tried again after a while. More connections
+    than cores have more to do with one another than with the bytes, unless it is the way that makes them wait.
     """
 
     def __init__(self, clock: Clock, asked: Optional[int], most: int) -> None:
@@ -2737,12 +2748,12 @@ class Pace:
         self._cores = cores
         self._is_fixed = asked is not None
         self.most = max(1, min(asked or MOST_CHOSEN_CONNECTIONS, MOST_CONNECTIONS, most))
-        self.allowed = self.most if self._is_fixed else min(self.most, max(4, min(8, cores)))
+        self.allowed = self.most if self._is_fixed else min(self.most, max(2, min(8, cores)))
         self._busy = 0
         self._turn = threading.Condition()
         self._best_rate = 0.0
         self._before = None  # type: Optional[int]
-        self._looked = (clock.monotonic(), 0, processor_seconds())
+        self._looked = (clock.monotonic(), 0, processor_seconds(), idle_seconds())
         self._grow_at = clock.monotonic()
 
     def begin(self, line: Line) -> None:
@@ -2760,13 +2771,16 @@ class Pace:
 
     def adapt(self, bytes_moved: int) -> None:
         """Called now and then with all bytes moved so far."""
-        then, moved_then, spent_then = self._looked
-        now, spent = self._clock.monotonic(), processor_seconds()
+        then, moved_then, spent_then, idle_then = self._looked
+        now = self._clock.monotonic()
         if self._is_fixed or now - then < PACE_SECONDS:
             return
+        spent, idle = processor_seconds(), idle_seconds()
         rate = (bytes_moved - moved_then) / (now - then)
-        is_busy = (spent - spent_then) / (now - then) > 0.8 * self._cores
-        self._looked = (now, bytes_moved, spent)
+        own, free = ((after - before) / (now - then) / self._cores for before, after in ((spent_then, spent), (idle_then, idle)))
+        # A store, or others, on the same cores leave none as well; to who hardly needs one that does not matter.
+        is_busy = own > 0.8 or (own > 0.1 and free < 0.1)
+        self._looked = (now, bytes_moved, spent, idle)
         if not rate:
             return
         if self._before is not None and rate < 1.1 * self._best_rate:
@@ -2788,6 +2802,18 @@ def usable_cores() -> int:
 def processor_seconds() -> float:
     spent = os.times()
     return spent[0] + spent[1]
+
+
+def idle_seconds() -> float:
+    """For how long the cores that this process may use had nothing to do, each by itself; as the clock where nobody says."""
+    with contextlib.suppress(AttributeError, OSError, ValueError, IndexError):
+        usable = {"cpu{}".format(core) for core in os.sched_getaffinity(0)}
+        with open(PROCESSOR_STATISTICS, encoding="ascii") as file:
+            counts = [line.split() for line in file]
+        ticks = [int(words[4]) + int(words[5]) for words in counts if words and words[0] in usable]
+        if ticks:
+            return sum(ticks) / os.sysconf("SC_CLK_TCK")
+    return usable_cores() * time.monotonic()
 
 
 # --- the legs -------------------------------------------------------------------------------------
@@ -2945,9 +2971,9 @@ class Leg:
             pace.adapt(self.progress.bytes_moved)
             self.save_if_due()
 
-        self.crew(work_on_parts, pace.most, tick)
+        self.crew(work_on_parts, lambda: pace.allowed, tick)
 
-    def crew(self, work: Callable[[Line], T], size: int, tick: Optional[Callable[[], None]] = None) -> T:
+    def crew(self, work: Callable[[Line], T], size: Callable[[], int], tick: Optional[Callable[[], None]] = None) -> T:
         crew = Crew(self.road, self.clock, self.stop)
         try:
             return crew.run(work, size, tick)
@@ -2956,7 +2982,7 @@ class Leg:
 
     def aside(self, work: Callable[[Line], T]) -> T:
         """Even a single request runs in a thread, so that this one always hears the word to stop."""
-        return self.crew(work, 1)
+        return self.crew(work, lambda: 1)
 
     def persist(self, line: Line, attempt: Callable[[], T], mark: Callable[[], int] = lambda: 0) -> T:
         """Tries until it succeeds or patience ends; `mark` grows when a failed attempt got somewhere."""
@@ -3896,7 +3922,7 @@ class Unpacking:
             pace.adapt(leg.progress.bytes_moved)
             leg.save_if_due()
 
-        leg.crew(lambda line: self._work(line, ahead, pace), pace.most + 1, tick)
+        leg.crew(lambda line: self._work(line, ahead, pace), lambda: pace.allowed + 1, tick)
         self.whole = {name: one.hexdigest() for name, one in self._running.items()}
 
     def journal(self) -> Document:
@@ -4242,7 +4268,7 @@ class LeadingTask(Leg):
 
     # What they share:
 
-    def crew(self, work: Callable[[Line], T], size: int, tick: Optional[Callable[[], None]] = None) -> T:
+    def crew(self, work: Callable[[Line], T], size: Callable[[], int], tick: Optional[Callable[[], None]] = None) -> T:
         def tend() -> None:
             if tick is not None:
                 tick()
@@ -4445,7 +4471,7 @@ class FollowingTask(Leg):
 
     # What they share:
 
-    def crew(self, work: Callable[[Line], T], size: int, tick: Optional[Callable[[], None]] = None) -> T:
+    def crew(self, work: Callable[[Line], T], size: Callable[[], int], tick: Optional[Callable[[], None]] = None) -> T:
         def tend() -> None:
             if tick is not None:
                 tick()

@@ -386,16 +386,20 @@ def test_a_part_that_failed_is_sent_again_whole(store: FaultyStore, small: Path,
 
 
 def test_a_host_that_allows_no_second_thread_is_enough(rgw: FaultyStore, small: Path, tmp_path: Path) -> None:
-    run = stagecoach_mover.Crew.run
+    start, refused = threading.Thread.start, []
 
-    def run_alone(crew: Any, work: Any, size: int = 1, tick: Any = None) -> Any:
-        return run(crew, work, 1, tick)
+    def start_alone(thread: threading.Thread) -> None:
+        if thread.name == "stagecoach-mover" and thread.name in {other.name for other in threading.enumerate()}:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
 
     rgw.keep("object", stream_of(small))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stagecoach_mover.Crew, "run", run_alone)
+        patch.setattr(threading.Thread, "start", start_alone)
         receipt = run_fetch(fetch_ticket(rgw, tmp_path / "target"))
     assert receipt["ok"], receipt
+    assert refused, "it tried"
     assert snapshot(tmp_path / "target") == snapshot(small)
 
 
