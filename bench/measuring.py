@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import select
 import shlex
 import shutil
 import statistics
@@ -26,6 +27,7 @@ from botocore.config import Config
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench/results.json"
 BUCKET = "stagecoach-bench"
+MEMORY_LOOK_MILLISECONDS = 100
 
 Command = Callable[[], list[str]]
 """Makes a contender's command line, fresh for each run."""
@@ -124,29 +126,29 @@ def measure(command: list[str], environment: Mapping[str, str], runs: Runs) -> N
     """Wall time, and the CPU time and memory of the process with its children."""
     begun = time.monotonic()
     child = subprocess.Popen(command, env=dict(environment), stdout=subprocess.DEVNULL, start_new_session=True)
-    while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        runs.peak_bytes = max(runs.peak_bytes, peak_of_group(child.pid))
-        time.sleep(0.02)
+    ended = select.poll()
+    process = os.pidfd_open(child.pid)
+    ended.register(process, select.POLLIN)
+    # Looked at seldom, and at nothing else: who measures works on the same cores.
+    while not ended.poll(MEMORY_LOOK_MILLISECONDS):
+        runs.peak_bytes = max(runs.peak_bytes, peak_of(child.pid))
     _, status, usage = os.wait4(child.pid, 0)
     runs.seconds.append(time.monotonic() - begun)
+    os.close(process)
     if status:
         raise SystemExit(f"failed: {command[:4]}")
     runs.cpu_seconds.append(usage.ru_utime + usage.ru_stime)
 
 
-def peak_of_group(group: int) -> int:
-    """The high-water marks of a process group's memory so far, in bytes. Not ru_maxrss: that survives exec."""
-    peak = 0
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.getpgid(int(process.name)) != group:
-                continue
-            status = (process / "status").read_text(encoding="utf-8")
-        except OSError:
-            continue
-        line = next((line for line in status.splitlines() if line.startswith("VmHWM:")), "VmHWM: 0 kB")
-        peak += int(line.split()[1]) * 1024
-    return peak
+def peak_of(process: int) -> int:
+    """The high-water marks of memory so far, of a process and its descendants, in bytes. Not ru_maxrss: that survives exec."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+        children = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii").split()
+    except OSError:
+        return 0
+    line = next((line for line in status.splitlines() if line.startswith("VmHWM:")), "VmHWM: 0 kB")
+    return int(line.split()[1]) * 1024 + sum(peak_of(int(child)) for child in children)
 
 
 def tool(name: str) -> str:
