@@ -19,6 +19,10 @@ MAX_PART_COUNT = 10_000
 MIN_PART_SIZE_BYTES = 5 * MEBIBYTE
 MAX_PART_SIZE_BYTES = 5 * GIBIBYTE
 MAX_OBJECT_SIZE_BYTES = 5 * 1024 * GIBIBYTE
+ENOUGH_PARTS = 64
+"""More spread no better over connections, and each costs store and client a request."""
+LARGE_PART_SIZE_BYTES = 32 * MEBIBYTE
+"""Still sent again in seconds by a slow line; larger ones are no faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +45,10 @@ class PartPlan:
 
 
 def plan_parts(size_bytes: int, max_part_size_bytes: int, min_part_size_bytes: int = 8 * MEBIBYTE) -> PartPlan:
-    """The plan for a file of ``size_bytes``: the smallest allowed parts that are at most 10,000.
+    """The plan for a file of ``size_bytes``: the smallest allowed parts that are at most 64, but none above 32 MiB for that;
+    then the smallest that are at most 10,000.
 
-    Small parts cost little to send again and spread well over connections; whole MiB keep them aligned.
-    ``min_part_size_bytes`` gives way to ``max_part_size_bytes`` where the two disagree.
+    Whole MiB keep them aligned. ``min_part_size_bytes`` gives way to ``max_part_size_bytes`` where the two disagree.
 
     Raises:
         SizeRefused: negative, above 5 TiB, or not to be cut into 10,000 parts of ``max_part_size_bytes``.
@@ -58,8 +62,8 @@ def plan_parts(size_bytes: int, max_part_size_bytes: int, min_part_size_bytes: i
             f"({MAX_PART_COUNT} parts of at most {max_part_size_bytes} bytes, and 5 TiB in all).",
             data={"limit_bytes": limit_bytes},
         )
-    smallest = -(-size_bytes // MAX_PART_COUNT)
-    whole_mebibytes = -(-smallest // MEBIBYTE) * MEBIBYTE
+    good = max(-(-size_bytes // MAX_PART_COUNT), min(-(-size_bytes // ENOUGH_PARTS), LARGE_PART_SIZE_BYTES))
+    whole_mebibytes = -(-good // MEBIBYTE) * MEBIBYTE
     part_size = min(max(whole_mebibytes, min_part_size_bytes), max_part_size_bytes)
     return PartPlan(size_bytes, part_size, max(1, -(-size_bytes // part_size)))
 

@@ -61,7 +61,8 @@ class S3Settings(Section):
         ge=MIN_PART_SIZE_BYTES,
         le=MAX_PART_SIZE_BYTES,
         description=(
-            "Smallest part, in bytes, that a file is cut into; grows with the file, so that it never has more than 10,000."
+            "Smallest part, in bytes, that a file is cut into. Parts grow with the file: up to 32 MiB so that 64 suffice, and "
+            "further so that it never has more than 10,000."
         ),
     )
     bucket_lifecycle_configuration: BucketLifecycleSettings = Field(

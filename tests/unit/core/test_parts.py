@@ -9,6 +9,7 @@ import pytest
 from stagecoach.core.errors import SizeRefused
 from stagecoach.core.parts import (
     GIBIBYTE,
+    LARGE_PART_SIZE_BYTES,
     MAX_OBJECT_SIZE_BYTES,
     MAX_PART_COUNT,
     MAX_PART_SIZE_BYTES,
@@ -43,8 +44,8 @@ def require_whole(plan: PartPlan, size_bytes: int, max_part_size_bytes: int) -> 
         (PART, 1, PART),
         (PART + 1, 2, 1),
         (2 * PART, 2, PART),
-        (MAX_PART_COUNT * PART - 1, MAX_PART_COUNT, PART - 1),
-        (MAX_PART_COUNT * PART, MAX_PART_COUNT, PART),
+        (64 * PART - 1, 64, PART - 1),
+        (64 * PART, 64, PART),
     ],
 )
 def test_sizes_around_a_part(size: int, count: int, last: int) -> None:
@@ -54,10 +55,26 @@ def test_sizes_around_a_part(size: int, count: int, last: int) -> None:
     require_whole(plan, size, GIBIBYTE)
 
 
-def test_one_byte_more_than_ten_thousand_parts_makes_the_parts_larger() -> None:
-    plan = plan_parts(MAX_PART_COUNT * PART + 1, GIBIBYTE)
-    assert plan.part_size_bytes == PART + MEBIBYTE
-    require_whole(plan, MAX_PART_COUNT * PART + 1, GIBIBYTE)
+@pytest.mark.parametrize(
+    ("size", "part_mebibytes", "count"),
+    [
+        (64 * PART + 1, 9, 57),
+        (GIBIBYTE, 16, 64),
+        (2 * GIBIBYTE, 32, 64),
+        (2 * GIBIBYTE + 1, 32, 65),
+        (MAX_PART_COUNT * LARGE_PART_SIZE_BYTES, 32, MAX_PART_COUNT),
+        (MAX_PART_COUNT * LARGE_PART_SIZE_BYTES + 1, 33, 9_697),
+    ],
+)
+def test_parts_grow_with_the_file(size: int, part_mebibytes: int, count: int) -> None:
+    plan = plan_parts(size, GIBIBYTE)
+    assert (plan.part_size_bytes, plan.part_count) == (part_mebibytes * MEBIBYTE, count)
+    require_whole(plan, size, GIBIBYTE)
+
+
+def test_what_an_admin_says_comes_first() -> None:
+    assert plan_parts(2 * GIBIBYTE, 16 * MEBIBYTE).part_size_bytes == 16 * MEBIBYTE
+    assert plan_parts(2 * GIBIBYTE, GIBIBYTE, 100 * MEBIBYTE).part_size_bytes == 100 * MEBIBYTE
 
 
 def test_five_tebibytes_are_cut() -> None:
