@@ -23,7 +23,7 @@ from typing import Any
 from measuring import BUCKET, ROOT, Command, Store, in_turns, print_table, random_file, write_results
 
 MOVER = ROOT / "src/stagecoach/mover/stagecoach_mover.py"
-PART_BYTES = 64 * 1024 * 1024
+PART_BYTES = 32 * 1024 * 1024  # as the service cuts a file of 2 GiB
 SMALL_PARTS = 10_000
 SMALLEST_PART_BYTES_OF_RGW = 5 * 1024 * 1024
 

@@ -60,6 +60,7 @@ BUFFER_BYTES = 512 * 1024  # larger ones fall out of the processor's cache betwe
 WRITE_BYTES = 128 * 1024  # for larger ones some file systems look for larger stretches of free memory, and that takes long
 SEND_BYTES = 128 * 1024  # sendall's timeout covers one call, so a slow line must manage this much within it
 PIPE_BYTES = 1024 * 1024
+WRITE_BACK_BYTES = 32 * 1024 * 1024
 ATTEMPTS_PER_REQUEST = 8
 LONGEST_PAUSE_SECONDS = 30.0
 LONGEST_ASKED_PAUSE_SECONDS = 120.0
@@ -944,6 +945,7 @@ class Kernel:
             for name, takes, gives in (
                 ("fallocate", (number, number, offset, offset), number),
                 ("splice", (number, ctypes.c_void_p, number, ctypes.c_void_p, size, ctypes.c_uint), ctypes.c_ssize_t),
+                ("sync_file_range", (number, offset, offset, ctypes.c_uint), number),
             ):
                 call = getattr(library, name)
                 call.argtypes, call.restype = takes, gives
@@ -958,6 +960,9 @@ class Kernel:
 
     def can_splice(self) -> bool:
         return "splice" in self._calls
+
+    def start_writing_back(self, descriptor: int) -> None:
+        self._call("sync_file_range", descriptor, 0, 0, 2)  # SYNC_FILE_RANGE_WRITE, of all the file
 
     def _call(self, name: str, *arguments: Any) -> Any:
         if name not in self._calls:
@@ -1217,7 +1222,7 @@ class TargetFile:
         with disk_errors("target_missing_directory"):
             while pipe.holds:
                 try:
-                    count = KERNEL.splice(pipe.reader, self._descriptor, offset, pipe.holds)
+                    count = KERNEL.splice(pipe.reader, self._descriptor, offset, min(pipe.holds, WRITE_BYTES))
                 except OSError as error:
                     if error.errno != errno.EINVAL:
                         raise
@@ -1229,6 +1234,11 @@ class TargetFile:
     def read(self, offset: int, size_bytes: int) -> bytes:
         with disk_errors("target_missing_directory"):
             return os.pread(self._descriptor, size_bytes, offset)
+
+    def start_writing_back(self) -> None:
+        """The disk begins now and not when everything is there. What goes wrong with it, syncing tells."""
+        with contextlib.suppress(OSError):
+            KERNEL.start_writing_back(self._descriptor)
 
     def sync_data(self) -> None:
         with disk_errors("target_missing_directory"):
@@ -3185,6 +3195,7 @@ class Fetch(Leg):
     target = None  # type: Optional[TargetFile]
     unpacking = None  # type: Optional[Unpacking]
     seen = ObjectSeen(0, None, False, None, {})
+    _written_back_bytes = 0
 
     def earlier_receipt(self) -> Optional[Document]:
         receipt = super().earlier_receipt()
@@ -3239,6 +3250,13 @@ class Fetch(Leg):
             except ObjectDiffers as error:
                 raise Failed("digest_mismatch", str(error)) from None
         self.target.place()
+
+    def save_if_due(self) -> None:
+        moved_bytes = self.progress.bytes_moved
+        if self.unpacking is None and moved_bytes - self._written_back_bytes >= WRITE_BACK_BYTES:
+            self.the_target().start_writing_back()
+            self._written_back_bytes = moved_bytes
+        super().save_if_due()
 
     def save_journal(self) -> None:
         if self.unpacking is None:

@@ -109,6 +109,42 @@ def test_a_kernel_that_does_not_splice_from_sockets_is_done_without(
     assert (tmp_path / "file").read_bytes() == data
 
 
+@pytest.mark.parametrize("number", [0, errno.ENOSYS, errno.EIO])
+@pytest.mark.parametrize("verify", [True, False])
+def test_the_disk_begins_before_all_is_there_and_need_not_be_able_to(
+    store: FaultyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verify: bool, number: int
+) -> None:
+    begun: list[str] = []
+
+    def starts(descriptor: int) -> None:
+        begun.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        store.hold.set()
+        if number:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(stagecoach_mover.KERNEL, "start_writing_back", starts)
+    data = some_bytes(3 * store.part_size + 7)
+    store.keep("object", data)
+    assert run(store.fetch_ticket(os.fsencode(tmp_path / "little"), len(data), verify=verify))["ok"]
+    assert begun == []
+
+    monkeypatch.setattr(stagecoach_mover, "WRITE_BACK_BYTES", len(data) // 2)
+    monkeypatch.setenv("STAGECOACH_STALL_SECONDS", "20")
+    store.fail("GET", "hold", part=3)  # until the disk has begun
+    receipt = run(store.fetch_ticket(os.fsencode(tmp_path / "file"), len(data), verify=verify))
+    assert receipt["ok"], receipt
+    assert {Path(name).parent for name in begun} == {tmp_path}
+    assert (tmp_path / "file").read_bytes() == data
+
+
+def test_the_system_can_start_writing_back(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb", buffering=0) as file:
+        file.write(b"x" * 10_000)
+        stagecoach_mover.KERNEL.start_writing_back(file.fileno())
+    with (tmp_path / "file").open("rb") as file, pytest.raises(OSError, match="descriptor"):
+        stagecoach_mover.KERNEL.start_writing_back(file.fileno() + 1000)
+
+
 @pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, "no_space"), (errno.EDQUOT, "no_space"), (errno.EIO, "mover_error")])
 def test_a_disk_that_fails_under_a_splice_is_not_the_stores_fault(
     store: FaultyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str
