@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stagecoach.client.errors import ServiceError, TransferFailed
 from stagecoach.client.journal import Journal
-from stagecoach.client.moving import Receipt, Renew, ReportBytes, Ticket, fetch_ticket, move, put_ticket
+from stagecoach.client.moving import Complete, Receipt, Renew, ReportBytes, Ticket, fetch_ticket, move, put_ticket
 from stagecoach.client.service import Service, require_hope
 from stagecoach.client.sources import Source
 from stagecoach.wire.firecrest import S3Directives
@@ -41,6 +41,8 @@ class UploadLeg:
         self._journal = journal
         self._source = source
         self._is_new = begun is not None
+        self._is_finished = False
+        self._takes_digests = True
         self._part_size_bytes = (begun.max_part_size if begun else None) or 1
         self._part_urls = list((begun.parts_upload_urls if begun else None) or [])
         self._complete_url = (begun.complete_upload_url if begun else None) or ""
@@ -62,22 +64,39 @@ class UploadLeg:
         except UploadIsComplete:
             part_count = -(-self._source.size_bytes // self._part_size_bytes) or 1
             etag, part_crc32 = self._journal.parts_etag(part_count), self._journal.part_crc32(part_count)
-        await self._finish(etag, part_crc32)
+        if not self._is_finished:
+            await self._finish(etag, part_crc32)
         return receipt
 
-    async def _finish(self, etag: str | None, part_crc32: list[str] | None) -> None:
+    async def _complete(self, part_crc32: list[str] | None) -> bool:
+        """By the service, which so knows what the parts are before its worker can see the object and send the job after it."""
+        if part_crc32 is None:
+            return False
         try:
-            await self._service.finish(self._journal.transfer_id, etag=etag, part_crc32=part_crc32)
+            await self._service.finish(self._journal.transfer_id, part_crc32=part_crc32)
         except ServiceError as error:
-            if error.code != "wrong_state" or part_crc32 is None:
-                raise
-            # The staging job has its ticket already: it waits for the object by itself, or the service saw the object first.
-            # It proves the parts by their MD5 then.
-            await self._service.finish(self._journal.transfer_id, etag=etag)
+            # It takes no digests any more, or cannot be reached: the store is as good, and what is wrong comes up again there.
+            self._takes_digests = error.code != "wrong_state"
+            return False
+        self._is_finished = True
+        return True
+
+    async def _finish(self, etag: str | None, part_crc32: list[str] | None) -> None:
+        if part_crc32 is not None and self._takes_digests:
+            try:
+                await self._service.finish(self._journal.transfer_id, etag=etag, part_crc32=part_crc32)
+            except ServiceError as error:
+                if error.code != "wrong_state":
+                    raise
+            else:
+                return
+        # The staging job that has its ticket already (it waits for the object by itself, or the service saw the object first)
+        # proves the parts by their MD5.
+        await self._service.finish(self._journal.transfer_id, etag=etag)
 
     async def _put(self, report: ReportBytes | None) -> Receipt:
         try:
-            return await _persist(self._service, self._journal, self._ticket, self._renewed, report)
+            return await _persist(self._service, self._journal, self._ticket, self._renewed, report, self._complete)
         except TransferFailed as failure:
             if failure.code == "store_refused":
                 # The upload was cancelled, or completed by a request whose answer was lost: the service knows which.
@@ -155,10 +174,15 @@ def real_target(target: Path, *, is_tree: bool) -> Path:
 
 
 async def _persist(
-    service: Service, journal: Journal, ticket: Callable[[], Awaitable[Ticket]], renew: Renew, report: ReportBytes | None
+    service: Service,
+    journal: Journal,
+    ticket: Callable[[], Awaitable[Ticket]],
+    renew: Renew,
+    report: ReportBytes | None,
+    complete: Complete | None = None,
 ) -> Receipt:
     for pause in (*PAUSES_SECONDS, None):
-        receipt = await move(await ticket(), journal.directory, renew, report)
+        receipt = await move(await ticket(), journal.directory, renew, report, complete)
         if receipt["ok"]:
             return receipt
         if receipt["code"] not in MAY_PASS or pause is None:

@@ -8,17 +8,20 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from stagecoach.client.sources import Source
 from stagecoach.mover import stagecoach_mover
 
+T = TypeVar("T")
 ReportBytes = Callable[[int], None]
 """Called now and then with the bytes done so far, in the client's event loop."""
 Ticket = dict[str, Any]
 Receipt = dict[str, Any]
 Renew = Callable[[], Awaitable[Ticket]]
 """Gives the ticket with fresh URLs, once a store says that one has expired."""
+Complete = Callable[[list[str] | None], Awaitable[bool]]
+"""Completes an upload whose parts are all there, given the CRC-32 of each; False: the mover shall do it by its URL."""
 
 
 def put_ticket(source: Source, transfer_id: str, part_size_bytes: int, part_urls: list[str], complete_url: str) -> Ticket:
@@ -50,7 +53,9 @@ def _ticket(kind: str, path: Path, transfer_id: str, size_bytes: int, part_size_
     }
 
 
-async def move(ticket: Ticket, state_directory: Path, renew: Renew, report: ReportBytes | None) -> Receipt:
+async def move(
+    ticket: Ticket, state_directory: Path, renew: Renew, report: ReportBytes | None, complete: Complete | None = None
+) -> Receipt:
     """The mover's receipt, good or bad. It works in a thread, so that the event loop stays free.
 
     Cancelling the task stops the mover and waits until its journal is written.
@@ -61,8 +66,8 @@ async def move(ticket: Ticket, state_directory: Path, renew: Renew, report: Repo
         if report is not None:
             loop.call_soon_threadsafe(report, int(progress["bytes_done"]))
 
-    def reload_ticket() -> Ticket:
-        asked = asyncio.run_coroutine_threadsafe(_awaited(renew), loop)
+    def in_the_loop(work: Awaitable[T]) -> T:
+        asked = asyncio.run_coroutine_threadsafe(_awaited(work), loop)
         while True:
             try:
                 return asked.result(timeout=0.2)
@@ -71,10 +76,21 @@ async def move(ticket: Ticket, state_directory: Path, renew: Renew, report: Repo
                     asked.cancel()
                     raise
 
-    door = stagecoach_mover.put if ticket["kind"] == "put" else stagecoach_mover.fetch
+    def reload_ticket() -> Ticket:
+        return in_the_loop(renew())
+
+    def completed(part_crc32: list[str] | None) -> bool:
+        try:
+            return complete is not None and in_the_loop(complete(part_crc32))
+        except TimeoutError:  # stopped
+            return False
 
     def run() -> Receipt:
-        return door(ticket, str(state_directory), on_progress, stop, reload_ticket)
+        where = str(state_directory)
+        if ticket["kind"] == "fetch":
+            return stagecoach_mover.fetch(ticket, where, on_progress, stop, reload_ticket)
+        completes = None if complete is None else completed
+        return stagecoach_mover.put(ticket, where, on_progress, stop, reload_ticket, complete=completes)
 
     running = asyncio.ensure_future(asyncio.to_thread(run))
     try:
@@ -85,5 +101,5 @@ async def move(ticket: Ticket, state_directory: Path, renew: Renew, report: Repo
         raise
 
 
-async def _awaited(renew: Renew) -> Ticket:
-    return await renew()
+async def _awaited(work: Awaitable[T]) -> T:
+    return await work

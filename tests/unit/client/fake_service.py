@@ -63,6 +63,7 @@ class FakeService:
     finished_with: dict[str, Any] | None = None
     takes_digests: bool = True
     """With the end of an upload: not where the staging job has its ticket already."""
+    loses_answer_to_finish: bool = False
     listing: list[dict[str, Any]] = field(default_factory=list)
     listed_with: dict[str, str] | None = None
     source: dict[str, Any] | None = None
@@ -214,7 +215,16 @@ class FakeService:
     def _finish(self, said: dict[str, Any]) -> httpx.Response:
         if self.state not in {"receiving", "staged", "done"} or ("partDigests" in said and not self.takes_digests):
             return problem(409, "wrong_state", f"The transfer is {self.state}.")
+        with self.store.lock:
+            if self.state == "receiving" and self.store.parts and not self.store.completed:
+                if len(self.store.parts) < len(self.part_urls()):
+                    return problem(409, "parts_missing", "Parts are missing.")
+                self.store.keep("object", b"".join(data for _, data in sorted(self.store.parts.items())))
+                self.store.completed += 1
         self.finished_with, self.state = said, "done"
+        if self.loses_answer_to_finish:
+            self.loses_answer_to_finish = False
+            raise httpx.ReadError("lost")
         return httpx.Response(200, json=self.view())
 
     def _download_url(self) -> httpx.Response:

@@ -136,11 +136,17 @@ async def test_another_directory_is_not_taken_for_it(
 
 
 async def test_a_completion_whose_answer_was_lost(client: Client, service: FakeService, tree: Path) -> None:
+    service.takes_digests = False
     service.store.fail("POST", "lost_answer")
     assert (await client.upload("alps", tree, "/scratch/tree")).state == "done"
-    stored = service.store.objects["object"]
-    digests = {"algorithm": "crc32", "values": part_crc32(stored, PART)}
-    assert service.finished_with == {"etag": multipart_etag(stored, PART), "partDigests": digests}
+    assert service.finished_with == {"etag": multipart_etag(service.store.objects["object"], PART)}
+
+
+async def test_the_service_completes_and_knows_the_digests_before(client: Client, service: FakeService, tree: Path) -> None:
+    assert (await client.upload("alps", tree, "/scratch/tree")).state == "done"
+    digests = {"algorithm": "crc32", "values": part_crc32(service.store.objects["object"], PART)}
+    assert service.finished_with == {"etag": None, "partDigests": digests}
+    assert service.store.count("POST") == 0
 
 
 async def test_an_interrupted_download_is_resumed_or_given_up(

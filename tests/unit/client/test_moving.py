@@ -17,6 +17,7 @@ from tests.unit.mover.faulty_store import PART, SIGNATURE, hidden_files, md5, mu
 
 from stagecoach.client import Client, ServiceError, TransferFailed
 from stagecoach.client.journal import Journal, state_home
+from stagecoach.client.service import Service
 from stagecoach.client.sync import Client as SyncClient
 
 CONTENT = some_bytes(9 * PART + 77)
@@ -72,6 +73,8 @@ async def test_an_upload_arrives_and_leaves_nothing_here(client: Client, service
     assert begun == [ID]
     assert service.store.objects["object"] == some_bytes(size)
     assert service.finished_with == said_of(some_bytes(size), etag=None)
+    assert service.asked.count(f"POST /transfers/{ID}/finish") == 1
+    assert service.store.count("POST") == 0, "the service completes, and so knows the digests before anybody sees the object"
     assert done.client_leg is not None
     assert (done.client_leg.bytes_moved, done.client_leg.bytes_resumed) == (size, 0)
     assert journals() == []
@@ -212,9 +215,45 @@ async def test_a_source_that_changed_since_is_refused(
 async def test_an_upload_completed_by_a_request_whose_answer_was_lost_goes_on(
     client: Client, service: FakeService, source: Path
 ) -> None:
+    service.takes_digests = False
     service.store.fail("POST", "lost_answer")
     assert (await client.upload("alps", source, "/scratch/a.bin")).state == "done"
-    assert service.finished_with == said_of(CONTENT, etag=multipart_etag(CONTENT, PART))
+    assert service.finished_with == {"etag": multipart_etag(CONTENT, PART)}
+    assert service.store.completed == 1
+
+
+async def test_a_service_that_completed_and_whose_answer_was_lost_is_asked_again(
+    client: Client, service: FakeService, source: Path
+) -> None:
+    service.loses_answer_to_finish = True
+    assert (await client.upload("alps", source, "/scratch/a.bin")).state == "done"
+    assert service.finished_with == said_of(CONTENT, etag=None)
+    assert service.asked.count(f"POST /transfers/{ID}/finish") == 2
+    assert (service.store.completed, service.store.count("POST")) == (1, 0)
+
+
+async def test_a_stop_while_the_service_completes_leaves_the_rest_to_another_process(
+    client: Client, service: FakeService, patience: Patience, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def never(*_arguments: object, **_more: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Service, "finish", never)
+        uploading = asyncio.ensure_future(client.upload("alps", source, "/scratch/a.bin"))
+        await asked.wait()
+        uploading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await uploading
+    assert service.store.completed == 0
+    done = await another_process(service, patience).resume(ID)
+    assert done.state == "done"
+    assert done.client_leg is not None
+    assert done.client_leg.bytes_resumed == len(CONTENT)
+    assert service.finished_with == said_of(CONTENT, etag=None)
 
 
 async def test_an_upload_cancelled_elsewhere_says_so_and_is_forgotten(client: Client, service: FakeService, source: Path) -> None:
