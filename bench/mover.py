@@ -149,7 +149,7 @@ class Bench:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size-mib", type=int, default=2048, help="the testbed's RGW must have room for four times as much")
+    parser.add_argument("--size-mib", type=int, default=2048, help="putting needs room in RGW: OSDGB=40")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=("fetch", "fetch onto disk", "put"), help="one table")
     parser.add_argument("--directory", type=Path, default=Path("/dev/shm"), help="where the files lie")
